@@ -64,6 +64,9 @@ fn half_on_card(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
         "answer-of-another" => {
             r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000 in u32:5 out 4; must-answer k u32:120 not u32:4 or u32:24; close p"
         }
+        "request-ended-early" => {
+            r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000; must-last k 1s as 0; join k; close p"
+        }
         "request-refused" => {
             r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000; must-succeed k; join k; close p"
         }

@@ -54,6 +54,7 @@
     PAIR("register-update-lost", UpdateLost)                                                                           \
     PAIR("register-write-ignored", WriteIgnored)                                                                       \
     PAIR("remove-lock-not-awaited", LockNotAwaited)                                                                    \
+    PAIR("request-ended-early", EndedEarly)                                                                            \
     PAIR("request-forgotten", Forgotten)                                                                               \
     PAIR("request-pending-after-surprise-removal", KeptWhenGone)                                                       \
     PAIR("request-refused", RequestRefused)                                                                            \

@@ -30,8 +30,9 @@ const PREEMPTIONS: usize = 2;
 /// So many boots more at most to make requests simpler.
 const MOST_SIMPLER: u32 = 200;
 
-/// Rules of requests that must have ended, succeeded in time, or given their own answers.
-const OWED: [&str; 4] = ["answer-of-another", "request-forgotten", "request-refused", "request-timed-out"];
+/// Rules of requests that must have ended, succeeded in time, or given their own answers, and of those that must last.
+const OWED: [&str; 5] =
+    ["answer-of-another", "request-ended-early", "request-forgotten", "request-refused", "request-timed-out"];
 
 /// What shows a cause.
 #[derive(Clone, PartialEq, Eq, Debug)]

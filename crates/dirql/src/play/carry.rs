@@ -1,5 +1,6 @@
 //! One command of a script, carried out on the running thread. What comes back is why it is not what was expected.
 
+use abi::NtStatus;
 use engine::Flow;
 use kernel::Cx;
 use kernel::hal::promptness;
@@ -69,6 +70,9 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::JoinRequest { name, expect } => request::join(stage, cx, name, expect),
         Command::MustEnd { requests, behind, demand } => owed::must_end(stage, cx, requests, behind, *demand),
         Command::MustAnswer { name, answer, others } => owed::must_answer(stage, cx, name, answer, others),
+        Command::MustLast { name, least, status } => {
+            owed::must_last(stage, cx, name, *least, NtStatus(*status))
+        }
         Command::JoinThread(name) => stage.join(cx, name).map(Ok),
         Command::Cancel(cancel) => request::cancel(stage, cx, cancel),
         Command::UserApc(name) => stage.to_thread(cx, name, user_apc::queue),

@@ -1,6 +1,6 @@
 //! `must-end`: requests that are to end by themselves, and to succeed unless they fail at once; or that are to end because others were made.
 //! `must-succeed`: requests that are to succeed, soon or late. `must-recover`: requests that are to end though a call was made to fail before they were asked for.
-//! `must-answer`: a request that is to give its own answer, and not another one's.
+//! `must-answer`: a request that is to give its own answer, and not another one's. `must-last`: a request that waits for a time that it is given.
 
 use abi::NtStatus;
 use engine::Flow;
@@ -20,6 +20,8 @@ const LIMITS: usize = 3;
 const LONGEST_LIMIT: u64 = 600_000_000_000;
 /// A request that was under way so long and then failed has met a time limit: 90 ms, in nanoseconds, for limits are 100 ms and more.
 const LATE: u64 = 90_000_000;
+/// Two ticks of the clock, in nanoseconds.
+const TICKS: u64 = 32_000_000;
 /// The pause between two looks, so often; then each is twice as long as the one before.
 const PAUSE: u64 = 10_000_000;
 const FINE_LOOKS: u32 = 50;
@@ -169,6 +171,35 @@ fn is_of_another(given: &[u8], answer: &[u8], other: &[u8]) -> bool {
     let mut differing = (0..longest).filter(|at| given.get(*at) != answer.get(*at)).peekable();
     // One that is only shorter is no other's.
     differing.peek().is_some_and(|at| *at < given.len()) && differing.all(|at| given.get(at) == other.get(at))
+}
+
+/// Waits until it has ended or is as old as it `least` becomes, and judges whether it has ended sooner, and as it does when its time is over. Times are as timers
+/// have them: so much of one may be over when it begins.
+pub(super) fn must_last(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    name: &str,
+    least: u64,
+    status: NtStatus,
+) -> Flow<Outcome> {
+    let state = loop {
+        let state = match request::state(stage, cx, name)? {
+            Ok(state) => state,
+            Err(why) => return Ok(Err(why)),
+        };
+        if state.end.is_some() || owed::time(cx) >= state.asked + least {
+            break state;
+        }
+        wait::sleep(cx, PAUSE)?;
+    };
+    let ended = state.status_block.and_then(|block| owed::ended_at(cx, block)).unwrap_or(state.returned);
+    let lasted = ended.saturating_sub(state.asked);
+    let is_from_outside = stage.with(|stage| state.asked <= stage.changed.max(stage.cancelled));
+    let is_judged = !is_from_outside && owed::refusals(cx) == 0 && owed::nothing_hinders(cx);
+    if is_judged && state.end == Some(status) && lasted + TICKS < least {
+        owed::ended_early(cx, &words(stage, name), status, (lasted, least));
+    }
+    Ok(Ok(()))
 }
 
 /// A request is asked for by this name.

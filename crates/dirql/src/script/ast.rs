@@ -208,6 +208,15 @@ pub enum Command {
         /// What others are, or what is theirs.
         others: Vec<Data>,
     },
+    /// `must-last`: waits until a request has ended or is so old; it may not end so before.
+    MustLast {
+        /// The name given by `async`.
+        name: Name,
+        /// How long it lasts at least, in nanoseconds.
+        least: u64,
+        /// The status that it has when its time is over.
+        status: u32,
+    },
     /// `join` of a thread: waits until it has carried out what it was handed.
     JoinThread(Name),
     /// `cancel`.

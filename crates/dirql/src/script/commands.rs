@@ -12,6 +12,7 @@ use super::error::{Outcome, fault, unknown};
 use super::expect::{self, Yields as Can};
 use super::lexer::Word;
 use super::names::{Kind, Names, checked};
+use super::status::parse_status;
 use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::{port, registry, wmi};
 
@@ -20,7 +21,7 @@ const LIMIT: &str = "limit";
 const POWER_DOWN: &str = "power-down";
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 71] = [
+pub(super) const COMMANDS: [&str; 72] = [
     "open",
     "read",
     "write",
@@ -42,6 +43,7 @@ pub(super) const COMMANDS: [&str; 71] = [
     "must-recover",
     "must-succeed",
     "must-answer",
+    "must-last",
     "cancel",
     "apc",
     "terminate",
@@ -268,6 +270,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         "must-recover" => must_end(args, names, Demand::Recover)?,
         "must-succeed" => must_end(args, names, Demand::Succeed)?,
         "must-answer" => must_answer(args, names)?,
+        "must-last" => must_last(args, names)?,
         "cancel" => cancel(args, names)?,
         "apc" => Command::UserApc(thread(args, names)?),
         "terminate" => Command::Terminate(thread(args, names)?),
@@ -742,6 +745,15 @@ fn must_answer(args: &mut Arguments, names: &Names) -> Outcome<Command> {
         others.push(args.exact_data(names)?);
     }
     Ok(Command::MustAnswer { name, answer, others })
+}
+
+fn must_last(args: &mut Arguments, names: &Names) -> Outcome<Command> {
+    let word = args.word("the request that must last so long")?;
+    let (name, _) = names.find(&word, "request", |kind| kind == Kind::Request)?;
+    let least = parse_time(&args.word("how long it lasts at least: 10ms")?)?;
+    args.keyword("as")?;
+    let status = parse_status(&args.word("the status that it has when its time is over")?)?;
+    Ok(Command::MustLast { name, least, status })
 }
 
 fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {

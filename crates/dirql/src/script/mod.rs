@@ -13,6 +13,7 @@
 //!           | "join" NAME [ expect ]        a request or a thread
 //!           | ( "must-end" | "must-recover" | "must-succeed" ) NAME { NAME } [ "if" NAME { NAME } ]   requests
 //!           | "must-answer" NAME data "not" data { "or" data }   a request
+//!           | "must-last" NAME TIME "as" STATUS    a request
 //!           | "cancel" NAME                 a handle, a thread or a request
 //!           | ( "apc" | "terminate" ) NAME    a thread
 //!           | "close" ( NAME | "event:" NAME )

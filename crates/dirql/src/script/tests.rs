@@ -206,6 +206,16 @@ fn a_request_has_an_answer_of_its_own_and_others_have_theirs() {
 }
 
 #[test]
+fn a_request_lasts_for_a_time_unless_it_ends_otherwise() {
+    let asked = r"open \\.\Card as h overlapped; async a ioctl h 0x222000 in u32:5; ";
+    let all = commands(&format!("{asked}must-last a 2s as STATUS_TIMEOUT"));
+    let Command::MustLast { name, least, status } = &all[2].1 else { panic!("{all:?}") };
+    assert_eq!((&**name, *least, *status), ("a", 2_000_000_000, 0x102));
+    assert!(refused(&format!("{asked}must-last a 2s")).contains("`as`"));
+    assert!(refused(&format!("{asked}must-last b 2s as 0")).contains("`b`"));
+}
+
+#[test]
 fn cards_are_late_at_a_limit_that_is_counted() {
     let of = |text: &str| commands(text).remove(0).1;
     assert_eq!(of("cards late 3"), Command::Cards(Cards::Late(3)));

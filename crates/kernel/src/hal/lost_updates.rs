@@ -62,7 +62,7 @@ struct Register {
     clocking: [Option<Clocking>; CLOCKING],
 }
 
-/// What one request writes to a register, from its second write on.
+/// What one request writes to a register that it has read.
 #[derive(Clone, Copy)]
 struct Clocking {
     /// The read before the first one.
@@ -197,8 +197,9 @@ impl Register {
             (known.last, known.writes) = (write, known.writes + 1);
             return undone;
         }
+        let read = read?;
         self.clocking.rotate_right(1);
-        self.clocking[0] = Some(Clocking { read: read?, last: write, steady: u64::MAX, writes: 1 });
+        self.clocking[0] = Some(Clocking { read, last: write, steady: u64::MAX, writes: 1 });
         None
     }
 }

@@ -1,9 +1,9 @@
 //! Requests that end by themselves if they are made alone: one that never does though nothing keeps its driver from it, that fails by a time limit,
-//! that is refused behind what has been cancelled, or that gives what is another's.
+//! that is refused behind what has been cancelled, that gives what is another's, or that ends before its time.
 //!
 //! Pages: *When to Complete an IRP*, *Handling an IRP_MN_CANCEL_STOP_DEVICE Request* and *Handling an
 //! IRP_MN_CANCEL_REMOVE_DEVICE Request* (what was held back goes on), *Writing an ISR* (the routine keeps what the DPC needs). Which requests end by
-//! themselves, and which ends another, no page says: the script does that asks (`must-end`, `must-succeed`, `must-answer`).
+//! themselves, and which ends another, no page says: the script does that asks (`must-end`, `must-succeed`, `must-answer`, `must-last`).
 //!
 //! *Ours* are the conditions: every device that has a driver is started, and in D0 or in a lower state that only its driver has asked for, the system works, no call was made to fail, and cards are neither
 //! late nor silent (`--platform late-cards=1`, `silent-cards`). Time in which a policy holds threads up does not count: a driver's time limit cannot know of it.
@@ -135,6 +135,15 @@ pub fn refused(cx: &mut Cx<'_>, what: &str, status: NtStatus, behind: Option<&st
     };
     let message = format!("`{what}` has failed with {status}{expected}; {CONDITIONS}");
     cx.report(Verdict::warning("request-refused", message));
+}
+
+/// The request has ended as if its time were over: it `lasted` so many nanoseconds, and it would `least` last so many with a shorter time.
+pub fn ended_early(cx: &mut Cx<'_>, what: &str, status: NtStatus, (lasted, least): (u64, u64)) {
+    let [lasted, least] = [lasted, least].map(|time| time / 1_000_000);
+    let message = format!(
+        "`{what}` has ended with {status} after {lasted} ms, as one whose time is over. With a shorter time it lasts {least} ms; {CONDITIONS}"
+    );
+    cx.report(Verdict::warning("request-ended-early", message));
 }
 
 /// The request has succeeded with what is another's: `given`, and not its own answer.

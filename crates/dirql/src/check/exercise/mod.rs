@@ -8,6 +8,7 @@ mod at_once;
 mod behind_lives;
 mod card_timing;
 mod closed_at_rest;
+mod durations;
 mod each_register;
 mod effort;
 mod idle;
@@ -36,6 +37,7 @@ use at_once::{at_once, behind_failure, from_outside, passed_over};
 use behind_lives::{behind_lives, kept_over_lives};
 use card_timing::{answered_late, answered_soon, posted};
 use closed_at_rest::closed_at_rest;
+use durations::last_as_long_as_they_say;
 use each_register::each_register_holds;
 use effort::{Kind, Plan};
 use idle::powered_down;
@@ -397,6 +399,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     }
     numbered(survey, name, &mut plan);
     own_answers(survey, name, &mut plan);
+    last_as_long_as_they_say(survey, name, &mut plan);
     at_once(survey, name, has_device, &mut plan);
     answered_soon(survey, name, &mut plan);
     answered_late(survey, name, &mut plan);

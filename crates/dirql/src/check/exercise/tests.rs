@@ -2,7 +2,7 @@
 
 use super::super::absent::Absent;
 use super::super::signals::Outside;
-use super::super::survey::{Answered, Ended, Operation, Survey, Watched};
+use super::super::survey::{Answered, Ended, Operation, Survey, Timed, Watched};
 use super::WithValues;
 use super::{
     Exercise, exercises, exercises_beyond_reach, exercises_of_neighbours, exercises_on_busy_line,
@@ -380,6 +380,20 @@ fn boards_interrupt_when_their_card_is_stopped_beside_another_one_of_its_line() 
     assert_eq!((starting.len(), starts.count()), (2, 2), "by each input");
     let unknown = exercises_of_neighbours(&surveyed("pci", true), &[], 100);
     assert!(titled(&unknown, "an interrupt of a card that is").is_empty(), "it would interrupt in any case");
+}
+
+#[test]
+fn requests_of_long_times_last_as_long_as_one_of_a_short_time() {
+    let longer = vec![operation(0x0022_2000, true, true), operation(0x0022_2000, true, true)];
+    let survey = Survey {
+        timed: vec![Timed { longer, least: 1_000_000_000, status: 0x102 }],
+        ..surveyed("unit", false)
+    };
+    let all = exercises(&survey, 100);
+    let each = titled(&all, ", which is a long time");
+    assert_eq!(each.len(), 2);
+    assert!(each.iter().all(|one| one.script.contains("; must-last a 1000ms as 0x102; cancel h; join a; ")));
+    assert!(titled(&exercises(&surveyed("unit", false), 100), "long time").is_empty());
 }
 
 #[test]

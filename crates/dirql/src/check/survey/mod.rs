@@ -7,6 +7,7 @@ mod answers;
 mod asking;
 mod closing;
 mod company;
+mod durations;
 mod given;
 mod identity;
 mod known;
@@ -114,6 +115,8 @@ pub struct Survey {
     pub numbered: Vec<(usize, usize)>,
     /// Requests of one code with two inputs, each of which gives an answer of its own, whatever is asked for before it.
     pub answered: Vec<[Answered; 2]>,
+    /// Requests that wait for a time that they are given.
+    pub timed: Vec<Timed>,
     /// What the surroundings of the cards do.
     pub outside: Vec<Outside>,
     /// Requests that wait until that happens.
@@ -190,6 +193,17 @@ impl Watched {
             Self::Handles => &["ObRegisterCallbacks"],
         }
     }
+}
+
+/// Requests that wait for as long as their first words say.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Timed {
+    /// Those that are to be tried: each says more than what has shown it.
+    pub longer: Vec<Operation>,
+    /// The longest time that has, in nanoseconds,
+    pub least: u64,
+    /// and the status when it is over.
+    pub status: u32,
 }
 
 /// A request, and what it is answered with, alone and behind others.
@@ -449,6 +463,7 @@ pub fn survey(
         ended_together: Vec::new(),
         numbered: Vec::new(),
         answered: Vec::new(),
+        timed: Vec::new(),
         outside: signals.outside,
         ended: Vec::new(),
         limited: Vec::new(),
@@ -537,6 +552,7 @@ fn ask(
         found.ended_together = asking.ended_together(&known, &found.ended_by)?;
         found.numbered = asking.numbered(&known)?;
         found.answered = asking.own_answers(&known, &found.self_ending)?;
+        found.timed = asking.timed(&known)?;
         found.children = asking.children(&known, &found.devices)?;
         asking.find_what_arms(&mut known, &found.ended_by, &found.outside)?;
         found.ended = asking.ended(&known, &found.outside)?;

@@ -6,7 +6,7 @@
  * in the past, and the request that should sleep for minutes is woken at once (and others too early).
  *
  * Device: ROOT\LULLABY
- * Rule: request-refused
+ * Rule: request-ended-early
  * Needs: ioctl
  */
 #include "../include/gated_queue.h"
