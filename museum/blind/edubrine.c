@@ -7,7 +7,7 @@
  * line, also those of other devices, and ends the request as if the card had answered.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: interrupt-claimed-without-card
+ * Rule: interrupt-claimed-without-card, interrupt-storm
  * Needs: removal, device
  */
 #include "../include/quay_edu.h"

@@ -151,7 +151,8 @@ fn what_a_card_transfers_as_a_time_limit_ends_is_late_though_it_is_in_time_from_
 fn a_service_routine_knows_a_card_that_was_pulled_out_by_the_ones_it_reads() {
     let pulled = ["--exercise", "pulled beside a card that interrupts on its line"];
     let found = |name: &str| wrong(&check(name, "100", &pulled));
-    assert_eq!(found("edubrine"), ["interrupt-claimed-without-card"]);
+    // The other card waits until its own driver's routine is called, behind this one.
+    assert_eq!(found("edubrine"), ["interrupt-claimed-without-card", "interrupt-storm"]);
     assert_eq!(found("edubrine_fixed"), Vec::<String>::new());
 }
 
