@@ -154,6 +154,7 @@ pub(crate) struct Setup {
     /// `stand-ins` (a device that a driver opens by name and that is not there is: it can be opened, and refuses what it is asked),
     /// `32-bit-programs` (IoIs32bitProcess says so of the script's programs), `drive` (without --files, there is a drive C: with the folders of a new Windows),
     /// `low-memory` (contiguous memory and addresses for DMA lie below 256 MiB), `high-memory` (not so), `loose-cards` (a card may be gone at each access of a driver's, as the policy chooses among the calls that may fail),
+    /// `uptime=TIME` (the computer has been running for that long, as drivers see it, e.g. `49d`),
     /// `posted=TIME` (a write to device memory arrives so much later, e.g. `2us`, or at once, as the policy chooses; a read brings it home); several
     /// with commas between them, or the option several times
     #[arg(long, value_name = "WHAT", value_parser = platform_words)]

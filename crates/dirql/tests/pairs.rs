@@ -48,6 +48,7 @@ fn half_on_card(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
     let called = Called::default();
     let bench = || {
         let bench = Bench::new().driver(driver("pairs_pnp.sys")).inf(&inf).device("bench").checked(true);
+        let bench = bench.platform("uptime=2d".parse().expect("it is one"));
         bench.processors(1).reader(called.clone())
     };
     let machine = start(bench);
@@ -66,6 +67,12 @@ fn half_on_card(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
         }
         "request-ended-early" => {
             r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000; must-last k 1s as 0; join k; close p"
+        }
+        "request-depends-on-uptime" => {
+            r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000; must-be k 0; join k; close p"
+        }
+        "number-given-twice" => {
+            r"tolerate; open \\.\PairsPnp as p; number m ioctl p 0x222000 out 4; number n ioctl p 0x222000 out 4; must-differ n m; close p"
         }
         "request-refused" => {
             r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000; must-succeed k; join k; close p"

@@ -46,6 +46,7 @@
     PAIR("pofx-nothing-outstanding", FxAnswer)                                                                         \
     PAIR("pofx-perf-change", FxPerf)                                                                                   \
     PAIR("pofx-registered-twice", FxTwice)                                                                             \
+    PAIR("number-given-twice", GivenTwice)                                                                             \
     PAIR("pofx-still-registered", FxStill)                                                                             \
     PAIR("power-inrush-pagable", InrushPagable)                                                                        \
     PAIR("power-pagable-not-taken-over", PagableNotTaken)                                                              \
@@ -54,6 +55,7 @@
     PAIR("register-update-lost", UpdateLost)                                                                           \
     PAIR("register-write-ignored", WriteIgnored)                                                                       \
     PAIR("remove-lock-not-awaited", LockNotAwaited)                                                                    \
+    PAIR("request-depends-on-uptime", DependsOnUptime)                                                                 \
     PAIR("request-ended-early", EndedEarly)                                                                            \
     PAIR("request-forgotten", Forgotten)                                                                               \
     PAIR("request-pending-after-surprise-removal", KeptWhenGone)                                                       \

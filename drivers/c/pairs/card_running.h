@@ -498,10 +498,19 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         KeDelayExecutionThread(KernelMode, FALSE, &Limit);
         return Complete(Irp, IsWrong(TimedOut) ? STATUS_IO_TIMEOUT : STATUS_SUCCESS, 0);
     }
+    if (Is(DependsOnUptime)) {
+        Status = KeQueryInterruptTime() > 864000000000ULL ? STATUS_TIMEOUT : STATUS_SUCCESS; /* a day */
+        return Complete(Irp, IsWrong(DependsOnUptime) ? Status : STATUS_SUCCESS, 0);
+    }
     if (Is(EndedEarly)) {
         Limit.QuadPart = IsWrong(EndedEarly) ? -10000LL : -20000000LL; /* a thousandth of a second, or two */
         KeDelayExecutionThread(KernelMode, FALSE, &Limit);
         return Complete(Irp, STATUS_SUCCESS, 0);
+    }
+    if (Is(GivenTwice) &&
+        IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.OutputBufferLength >= sizeof(ULONG)) {
+        *(ULONG *)Irp->AssociatedIrp.SystemBuffer = IsWrong(GivenTwice) ? 1 : Limit.LowPart;
+        return Complete(Irp, STATUS_SUCCESS, sizeof(ULONG));
     }
     if (Is(OfAnother) &&
         IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.OutputBufferLength >= sizeof(ULONG)) {

@@ -140,7 +140,7 @@ pub(super) struct Entry<'a> {
     /// How many attempts have shown it, here or elsewhere.
     attempts: u64,
     departures: usize,
-    script: &'a str,
+    script: String,
     awaited: Option<&'a Awaited>,
     /// What the same place shows as in other attempts.
     pub(super) also: Vec<Entry<'a>>,
@@ -393,7 +393,7 @@ impl<'a> Report<'a> {
             finding,
             attempts: found.attempts,
             departures: found.departures,
-            script: &found.shown.script,
+            script: check::folded(&found.shown.script),
             awaited: found.cause.awaited.as_ref(),
             also: Vec::new(),
             more: Vec::new(),
@@ -446,7 +446,7 @@ impl<'a> Report<'a> {
             more.push(found.shown.option.clone());
         }
         if !found.shown.script.is_empty() {
-            more.push(format!("--do={}", found.shown.script));
+            more.push(format!("--do={}", check::folded(&found.shown.script)));
         }
         let words = words.iter().filter(|word| !FLAGS.contains(&word.as_str())).cloned();
         let mut words: Vec<String> = words.chain(more).collect();
@@ -578,7 +578,7 @@ impl<'a> Report<'a> {
         let mut finding = entry.finding.clone();
         finding["exercise"] = self.exercises[entry.exercise].title.clone().into();
         finding["attempts"] = entry.attempts.into();
-        finding["script"] = entry.script.into();
+        finding["script"] = entry.script.clone().into();
         finding["replay"] = entry.replay.clone().into();
         finding["departures"] = entry.departures.into();
         finding["also"] = entry.also.iter().map(|also| self.entry_json(also)).collect();

@@ -9,6 +9,7 @@ use explore::{Failing, Policy};
 use super::cause::{Aside, Cause};
 use super::counter::is_counted;
 use super::exercise::{Exercise, LATE_CARDS, SILENT_CARDS};
+use super::signals::raises_a_guess;
 use crate::error::Error;
 use crate::machine::{Boots, Machine};
 use crate::play::Play;
@@ -167,7 +168,7 @@ impl<'c> Campaign<'c> {
                 cause.aside.get_or_insert(Aside::Advice);
             }
         }
-        let has_hung = hangs(report, &causes);
+        let has_hung = hangs(report, &causes) || goes_on(report);
         causes.extend(report.advice(self.advised));
         Tried { policy, causes, no_answer: report.no_answer(), has_hung }
     }
@@ -184,6 +185,11 @@ pub fn hangs(report: &Report, causes: &[Cause]) -> bool {
     causes.iter().any(|cause| cause.rule == HANGS) || counts && report.events >= LONG
 }
 
+/// Whether a DPC has queued itself until the watchdog stopped it, be that a finding or a guess of ours.
+fn goes_on(report: &Report) -> bool {
+    report.verdict.as_ref().is_some_and(|verdict| verdict.rule == GOES_ON)
+}
+
 /// Rules of requests that are not completed.
 pub(super) const NEVER_ENDS: [&str; 2] = ["irp-never-completed", "stuck"];
 
@@ -193,6 +199,9 @@ const LEFT_TO_LATE_CARDS: [&str; 4] =
 /// The rule about what describes that: its MDL, say.
 const LEFT_WITH_IT: &str = "pool-leak";
 
+/// The rule about DPCs that never come to an end.
+const GOES_ON: &str = "dpc-watchdog";
+
 /// The rule about commands that a busy card ignores: a card that answers nothing at all is no busy one.
 const IGNORED: &str = "register-write-ignored";
 
@@ -201,12 +210,15 @@ pub(super) const PULLED: &str = "surprise-remove";
 
 /// What is wrong with the driver by a run of an exercise. Memory that is left to a card that is later than the driver's time limit is not: from its transfer
 /// not every card can be kept. Nor is a request that is not completed where nothing is known of the card, and it is not pulled: it may be what such cards always
-/// end soon.
+/// end soon. Nor is a DPC that queues itself as long as a register says so which a script has set, and which no card empties.
 #[must_use]
 pub fn causes(report: &Report, exercise: &Exercise) -> Vec<Cause> {
     let mut causes = report.causes();
     if exercise.card_is_unknown && !was_pulled(report, &exercise.script) {
         causes.retain(|cause| !NEVER_ENDS.contains(&&*cause.rule));
+    }
+    if raises_a_guess(&exercise.script) && !was_pulled(report, &exercise.script) {
+        causes.retain(|cause| cause.rule != GOES_ON);
     }
     let has = |platform: &str| exercise.more.iter().any(|option| option.starts_with(platform));
     if has(LATE_CARDS) || has(SILENT_CARDS) {
@@ -260,6 +272,18 @@ fn is_counter(cause: &Cause, boots: &Boots) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn registers_that_a_script_sets_are_guesses_and_what_models_surroundings_do_is_none() {
+        for guess in
+            ["poke pci#0 bar2+8 1", "read h 1; t: poke pci#1 cause 4; wait 1ms", "poke pci9052#0 shows 1"]
+        {
+            assert!(raises_a_guess(guess), "{guess}");
+        }
+        for known in ["poke pci9052#0 linti1 1; read h 1", "poke pci#0 pulse", "open bar as h", ""] {
+            assert!(!raises_a_guess(known), "{known}");
+        }
+    }
 
     #[test]
     fn what_is_thinned_keeps_a_share_of_each_part() {

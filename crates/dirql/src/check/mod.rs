@@ -14,6 +14,7 @@ mod counter;
 mod coverage;
 mod departures;
 mod exercise;
+mod fold;
 mod groups;
 mod inputs;
 mod shrink;
@@ -35,6 +36,7 @@ pub use exercise::{
     exercises_of_kept, exercises_of_neighbours, exercises_on_busy_line, exercises_with_values,
     registry_options,
 };
+pub use fold::folded;
 pub use groups::{Place, groups, places};
 pub use inputs::{Inputs, inputs};
 pub use shrink::{Decided, Shown, commands, play, search_bounds, shrink};

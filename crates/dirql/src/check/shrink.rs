@@ -31,8 +31,15 @@ const PREEMPTIONS: usize = 2;
 const MOST_SIMPLER: u32 = 200;
 
 /// Rules of requests that must have ended, succeeded in time, or given their own answers, and of those that must last.
-const OWED: [&str; 5] =
-    ["answer-of-another", "request-ended-early", "request-forgotten", "request-refused", "request-timed-out"];
+const OWED: [&str; 7] = [
+    "answer-of-another",
+    "number-given-twice",
+    "request-depends-on-uptime",
+    "request-ended-early",
+    "request-forgotten",
+    "request-refused",
+    "request-timed-out",
+];
 
 /// What shows a cause.
 #[derive(Clone, PartialEq, Eq, Debug)]

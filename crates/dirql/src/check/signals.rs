@@ -112,6 +112,14 @@ pub struct Outside {
     pub values: Vec<u64>,
 }
 
+/// Whether registers show what is guessed at in a script: no card takes it back that a driver waits for.
+pub(super) fn raises_a_guess(script: &str) -> bool {
+    let pokes = script.split(';').filter_map(|command| command.split_once("poke "));
+    let mut signals = pokes.filter_map(|(_, poke)| poke.split(' ').nth(1));
+    let is_guess = |signal: &str| [CAUSE, DONE, SHOWS].contains(&signal) || INPUTS.contains(&signal);
+    signals.any(|signal| is_guess(signal) || signal.starts_with("bar"))
+}
+
 /// Those of these cards that have an interrupt pin.
 pub(super) fn cards_with_pins(signals: &[String]) -> impl Iterator<Item = &str> {
     signals.iter().filter_map(|signal| signal.strip_suffix(" pulse"))
@@ -173,6 +181,11 @@ impl Outside {
     pub(super) fn is_sure(&self) -> bool {
         let is_guessed = self.ends_by_accesses() && self.values[0] > 1;
         ![CAUSE, DONE].contains(&self.signal.as_str()) && !is_guessed
+    }
+
+    /// The same input of a board of which nothing is known, while its registers show many bits besides.
+    pub(super) fn with_bits(&self) -> Option<Self> {
+        self.ends_by_accesses().then(|| Self::cause(&self.device, &self.signal, WIDE[0]))
     }
 
     /// Whether accesses to the board end it, whatever they are made for.

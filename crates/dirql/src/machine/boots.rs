@@ -43,19 +43,21 @@ struct Place {
     notes: Vec<String>,
 }
 
-/// How prompt a driver's surroundings are.
+/// How prompt a driver's surroundings are, or how late it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tempo {
     /// The cards are so prompt,
     Cards(Promptness),
     /// or the drivers below are, which answer later.
     Below(Promptness),
+    /// So many nanoseconds the computer has been running.
+    Uptime(u64),
 }
 
 /// Where the driver is loaded and its devices are started.
 struct Started {
     place: Place,
-    /// How prompt its surroundings are, if not as the machine was described.
+    /// What its surroundings' time is like, if not as the machine was described.
     tempo: Option<Tempo>,
     /// What was asked until then, if that was counted.
     asked: Option<Occurrences>,
@@ -65,6 +67,11 @@ impl Machine {
     /// How often drivers have written to devices.
     pub(crate) fn register_writes(&self) -> u64 {
         self.inside(|nt| nt.cx().with(|k| k.register_writes()))
+    }
+
+    /// How often drivers have looked how long the computer has been running.
+    pub(crate) fn looks_at_uptime(&self) -> u64 {
+        self.inside(|nt| nt.cx().with(|k| k.ke.looks_at_uptime()))
     }
 
     /// A sketch of what drivers have written to which registers.
@@ -250,10 +257,12 @@ impl Boots {
         if let Some(tempo) = tempo {
             machine.inside(|nt| {
                 nt.cx().with(|k| {
-                    let (Tempo::Cards(promptness) | Tempo::Below(promptness)) = tempo;
                     let platform = &mut k.hal.platform;
-                    platform.cards = promptness;
                     platform.later_bus |= matches!(tempo, Tempo::Below(_));
+                    match tempo {
+                        Tempo::Cards(promptness) | Tempo::Below(promptness) => platform.cards = promptness,
+                        Tempo::Uptime(time) => platform.uptime = time,
+                    }
                 });
             });
         }

@@ -20,9 +20,11 @@ pub(super) type Outcome = Result<(), String>;
 pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome> {
     let statement = &stage.play.script.statements[index];
     let command = &statement.command;
-    if let Command::Async { name, .. } = command {
+    if let Command::Async { name, .. } | Command::Number { name, .. } = command {
         let words = stage.play.script.text_of(statement);
         stage.with(|state| state.asked.insert(name.to_string(), words.to_owned()));
+    }
+    if let Command::Async { name, .. } = command {
         owed::asked(stage, cx, name);
     }
     let within = command.within();
@@ -73,6 +75,8 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::MustLast { name, least, status } => {
             owed::must_last(stage, cx, name, *least, NtStatus(*status))
         }
+        Command::MustBe { name, status } => owed::must_be(stage, cx, name, NtStatus(*status)),
+        Command::MustDiffer { name, other } => Ok(owed::must_differ(stage, cx, name, other)),
         Command::JoinThread(name) => stage.join(cx, name).map(Ok),
         Command::Cancel(cancel) => request::cancel(stage, cx, cancel),
         Command::UserApc(name) => stage.to_thread(cx, name, user_apc::queue),

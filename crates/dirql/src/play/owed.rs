@@ -1,6 +1,7 @@
 //! `must-end`: requests that are to end by themselves, and to succeed unless they fail at once; or that are to end because others were made.
 //! `must-succeed`: requests that are to succeed, soon or late. `must-recover`: requests that are to end though a call was made to fail before they were asked for.
-//! `must-answer`: a request that is to give its own answer, and not another one's. `must-last`: a request that waits for a time that it is given.
+//! `must-answer`: a request that is to give its own answer, and not another one's. `must-last`: a request that waits for a time that it is given. `must-be`: a request that ends in
+//! the same way however long the computer has been running. `must-differ`: a number that is handed out while another one is in use.
 
 use abi::NtStatus;
 use engine::Flow;
@@ -195,11 +196,40 @@ pub(super) fn must_last(
     let ended = state.status_block.and_then(|block| owed::ended_at(cx, block)).unwrap_or(state.returned);
     let lasted = ended.saturating_sub(state.asked);
     let is_from_outside = stage.with(|stage| state.asked <= stage.changed.max(stage.cancelled));
-    let is_judged = !is_from_outside && owed::refusals(cx) == 0 && owed::nothing_hinders(cx);
+    let is_judged = !is_from_outside && is_as_usual(cx);
     if is_judged && state.end == Some(status) && lasted + TICKS < least {
         owed::ended_early(cx, &words(stage, name), status, (lasted, least));
     }
     Ok(Ok(()))
+}
+
+/// Judges whether it has this status now, as it has in a computer that was started lately.
+pub(super) fn must_be(stage: &Stage, cx: &mut Cx<'_>, name: &str, status: NtStatus) -> Flow<Outcome> {
+    let state = match request::state(stage, cx, name)? {
+        Ok(state) => state,
+        Err(why) => return Ok(Err(why)),
+    };
+    let end = state.end.unwrap_or(NtStatus::PENDING);
+    if end != status && owed::uptime(cx) > 0 && is_as_usual(cx) {
+        owed::depends_on_uptime(cx, &words(stage, name), [end, status]);
+    }
+    Ok(Ok(()))
+}
+
+/// Judges whether the numbers of these names, if both are there, differ.
+pub(super) fn must_differ(stage: &Stage, cx: &mut Cx<'_>, name: &str, other: &str) -> Outcome {
+    let of = |name| stage.with(|state| state.answered.get(name).copied());
+    if let Some(number) = of(name).filter(|number| of(other) == Some(*number))
+        && is_as_usual(cx)
+    {
+        owed::given_twice(cx, &words(stage, name), number);
+    }
+    Ok(())
+}
+
+/// Whether nothing keeps drivers from doing what they usually do.
+fn is_as_usual(cx: &mut Cx<'_>) -> bool {
+    owed::refusals(cx) == 0 && owed::nothing_hinders(cx)
 }
 
 /// A request is asked for by this name.
@@ -225,7 +255,7 @@ fn look(stage: &Stage, cx: &mut Cx<'_>, watched: &mut Vec<Watched<'_>>) -> Flow<
 /// What was asked for by this name, as the script has it.
 fn words(stage: &Stage, name: &str) -> String {
     let words = stage.with(|state| state.asked.get(name).cloned()).unwrap_or_else(|| name.to_owned());
-    let request = words.split_once(&format!("async {name} ")).map(|(_, request)| request.to_owned());
+    let request = words.split_once(&format!(" {name} ")).map(|(_, request)| request.to_owned());
     request.unwrap_or(words)
 }
 

@@ -217,6 +217,20 @@ pub enum Command {
         /// The status that it has when its time is over.
         status: u32,
     },
+    /// `must-be`: a request has this status now, in a computer that has been running for long, too.
+    MustBe {
+        /// The name given by `async`.
+        name: Name,
+        /// How it has ended, or `STATUS_PENDING`.
+        status: u32,
+    },
+    /// `must-differ`: a request has handed out another number than one that is in use still.
+    MustDiffer {
+        /// The name given by `number`.
+        name: Name,
+        /// That of the other one.
+        other: Name,
+    },
     /// `join` of a thread: waits until it has carried out what it was handed.
     JoinThread(Name),
     /// `cancel`.

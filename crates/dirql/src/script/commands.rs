@@ -21,7 +21,7 @@ const LIMIT: &str = "limit";
 const POWER_DOWN: &str = "power-down";
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 72] = [
+pub(super) const COMMANDS: [&str; 74] = [
     "open",
     "read",
     "write",
@@ -44,6 +44,8 @@ pub(super) const COMMANDS: [&str; 72] = [
     "must-succeed",
     "must-answer",
     "must-last",
+    "must-be",
+    "must-differ",
     "cancel",
     "apc",
     "terminate",
@@ -271,6 +273,8 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         "must-succeed" => must_end(args, names, Demand::Succeed)?,
         "must-answer" => must_answer(args, names)?,
         "must-last" => must_last(args, names)?,
+        "must-be" => must_be(args, names)?,
+        "must-differ" => must_differ(args, names)?,
         "cancel" => cancel(args, names)?,
         "apc" => Command::UserApc(thread(args, names)?),
         "terminate" => Command::Terminate(thread(args, names)?),
@@ -754,6 +758,19 @@ fn must_last(args: &mut Arguments, names: &Names) -> Outcome<Command> {
     args.keyword("as")?;
     let status = parse_status(&args.word("the status that it has when its time is over")?)?;
     Ok(Command::MustLast { name, least, status })
+}
+
+fn must_be(args: &mut Arguments, names: &Names) -> Outcome<Command> {
+    let word = args.word("the request that must have this status")?;
+    let (name, _) = names.find(&word, "request", |kind| kind == Kind::Request)?;
+    let status = parse_status(&args.word("its status, STATUS_PENDING while it is under way")?)?;
+    Ok(Command::MustBe { name, status })
+}
+
+fn must_differ(args: &mut Arguments, names: &Names) -> Outcome<Command> {
+    let mut number = |what| Ok(names.find(&args.word(what)?, "number", |kind| kind == Kind::Number)?.0);
+    let (name, other) = (number("the number that must differ")?, number("the number that it must not be")?);
+    Ok(Command::MustDiffer { name, other })
 }
 
 fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {

@@ -6,6 +6,7 @@
 //! script    = { line }                      lines end at a line's end or at `;`; `#` at a word's start: a comment
 //! line      = [ NAME ":" ] command          NAME: the application thread that does it; else the main thread
 //!           | "thread" NAME "{" { line } "}"
+//!           | "repeat" N "{" { line } "}"  no block stands in another one
 //! command   = "open" path "as" NAME { "read-only" | "write-only" | "overlapped" | "exclusive" } [ expect ]
 //!           | request [ expect ]
 //!           | "async" NAME request          the request is overlapped and has a name
@@ -14,6 +15,8 @@
 //!           | ( "must-end" | "must-recover" | "must-succeed" ) NAME { NAME } [ "if" NAME { NAME } ]   requests
 //!           | "must-answer" NAME data "not" data { "or" data }   a request
 //!           | "must-last" NAME TIME "as" STATUS    a request
+//!           | "must-be" NAME STATUS         a request
+//!           | "must-differ" NAME NAME       numbers
 //!           | "cancel" NAME                 a handle, a thread or a request
 //!           | ( "apc" | "terminate" ) NAME    a thread
 //!           | "close" ( NAME | "event:" NAME )

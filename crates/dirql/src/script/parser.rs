@@ -7,12 +7,22 @@ use super::expect;
 use super::lexer::{Lexer, Token, Word};
 use super::names::Names;
 
+/// The most that lines are repeated.
+const MOST_REPEATED: u32 = 100_000;
+
 #[derive(Default)]
-struct Parser {
+struct Parser<'t> {
     names: Names,
     statements: Vec<Statement>,
-    /// The thread whose block is open, and where it was opened.
-    block: Option<(Name, Position)>,
+    block: Option<Block<'t>>,
+}
+
+/// A block that is open, and where it was opened.
+enum Block<'t> {
+    /// Of this thread.
+    Thread(Name, Position),
+    /// Lines, each with its end, that are to come so often.
+    Repeated(u32, Vec<(Vec<Word<'t>>, Position)>, Position),
 }
 
 /// Reads a whole script.
@@ -30,13 +40,11 @@ pub(super) fn parse(text: &str) -> Outcome<Vec<Statement>> {
         let ends = !matches!(token, Token::Word(_));
         match token {
             Token::Word(word) => words.push(word),
-            Token::End(at) => parser.line(&words, at)?,
+            Token::End(at) => parser.line_of_block(&words, at)?,
             Token::Open(at) => parser.open_block(&words, at)?,
             Token::Close(at) => {
-                parser.line(&words, at)?;
-                if parser.block.take().is_none() {
-                    return fault(at, "this `}` closes nothing; a block begins with `thread NAME {`");
-                }
+                parser.line_of_block(&words, at)?;
+                parser.close_block(at)?;
             }
         }
         if ends {
@@ -44,26 +52,76 @@ pub(super) fn parse(text: &str) -> Outcome<Vec<Statement>> {
         }
     }
     match parser.block {
-        Some((name, at)) => {
-            fault(at, format!("the block of thread `{name}` is not closed; put a `}}` after its last line"))
+        Some(block) => {
+            fault(block.at(), format!("{} is not closed; put a `}}` after its last line", block.words()))
         }
         None => Ok(parser.statements),
     }
 }
 
-impl Parser {
-    fn open_block(&mut self, words: &[Word], at: Position) -> Outcome<()> {
-        if let Some((name, _)) = &self.block {
-            return fault(at, format!("a block cannot stand in the block of thread `{name}`"));
+impl Block<'_> {
+    fn words(&self) -> String {
+        match self {
+            Self::Thread(name, _) => format!("the block of thread `{name}`"),
+            Self::Repeated(..) => "the block of `repeat`".to_owned(),
         }
-        match words {
+    }
+
+    const fn at(&self) -> Position {
+        match self {
+            Self::Thread(_, at) | Self::Repeated(_, _, at) => *at,
+        }
+    }
+}
+
+impl<'t> Parser<'t> {
+    fn open_block(&mut self, words: &[Word<'t>], at: Position) -> Outcome<()> {
+        if let Some(block) = &self.block {
+            return fault(at, format!("a block cannot stand in {}", block.words()));
+        }
+        self.block = Some(match words {
             [keyword, name] if keyword.plain() == Some("thread") => {
-                self.block = Some((self.names.thread(name)?, at));
-                Ok(())
+                Block::Thread(self.names.thread(name)?, at)
+            }
+            [keyword, count] if keyword.plain() == Some("repeat") => {
+                let times = count.bare.parse().ok().filter(|times| (1..=MOST_REPEATED).contains(times));
+                let Some(times) = times.filter(|_| count.quoted.is_none()) else {
+                    return fault(
+                        count.at,
+                        format!("lines are repeated 1 to {MOST_REPEATED} times, not `{}`", count.text()),
+                    );
+                };
+                Block::Repeated(times, Vec::new(), at)
             }
             _ => {
-                fault(at, "a `{` belongs after `thread NAME` only; put a word that begins with it in quotes")
+                return fault(
+                    at,
+                    "a `{` belongs after `thread NAME` or `repeat N` only; put a word that begins with it in quotes",
+                );
             }
+        });
+        Ok(())
+    }
+
+    /// A line, which may be one of those that are to be repeated.
+    fn line_of_block(&mut self, words: &[Word<'t>], end: Position) -> Outcome<()> {
+        match &mut self.block {
+            Some(Block::Repeated(_, lines, _)) => {
+                lines.push((words.to_vec(), end));
+                Ok(())
+            }
+            _ => self.line(words, end),
+        }
+    }
+
+    fn close_block(&mut self, at: Position) -> Outcome<()> {
+        match self.block.take() {
+            Some(Block::Thread(..)) => Ok(()),
+            Some(Block::Repeated(times, lines, _)) => {
+                let all = (0..times).flat_map(|_| &lines);
+                all.map(|(words, end)| self.line(words, *end)).collect()
+            }
+            None => fault(at, "this `}` closes nothing; a block begins with `thread NAME {` or `repeat N {`"),
         }
     }
 
@@ -74,7 +132,7 @@ impl Parser {
                 let name = Word { bare: name, ..*first };
                 (Some(self.prefix(&name)?), &words[1..])
             }
-            None => (self.block.as_ref().map(|(name, _)| name.clone()), words),
+            None => (self.thread().cloned(), words),
         };
         let Some((first, rest)) = words.split_first() else {
             return fault(end, "the line ends too early; here comes what the thread does");
@@ -85,6 +143,7 @@ impl Parser {
             Some("thread") => {
                 return fault(first.at, "write `thread NAME { … }`, or `NAME: command` for one command");
             }
+            Some("repeat") => return fault(first.at, "write `repeat N { … }`"),
             Some("expect") => match self.expect(first, &mut args, thread.as_deref())? {
                 Some(command) => command,
                 None => return Ok(()),
@@ -100,9 +159,17 @@ impl Parser {
         Ok(())
     }
 
-    fn prefix(&mut self, name: &Word) -> Outcome<Name> {
+    /// Whose block is open.
+    fn thread(&self) -> Option<&Name> {
         match &self.block {
-            Some((block, _)) => {
+            Some(Block::Thread(name, _)) => Some(name),
+            _ => None,
+        }
+    }
+
+    fn prefix(&mut self, name: &Word) -> Outcome<Name> {
+        match self.thread() {
+            Some(block) => {
                 fault(name.at, format!("this is the block of thread `{block}`; leave `{}:` out", name.bare))
             }
             None => self.names.thread(name),

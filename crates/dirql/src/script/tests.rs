@@ -216,6 +216,37 @@ fn a_request_lasts_for_a_time_unless_it_ends_otherwise() {
 }
 
 #[test]
+fn a_request_has_a_status_and_numbers_differ() {
+    let asked =
+        r"open \\.\Card as h overlapped; async a ioctl h 0x222000; number n read h 4; number m read h 4; ";
+    let all = commands(&format!("{asked}must-be a STATUS_PENDING; must-differ m n"));
+    assert_eq!(all[4].1, Command::MustBe { name: "a".into(), status: 0x103 });
+    assert_eq!(all[5].1, Command::MustDiffer { name: "m".into(), other: "n".into() });
+    assert!(refused(&format!("{asked}must-be a")).contains("its status"));
+    assert!(refused(&format!("{asked}must-differ m a")).contains("`a`"));
+}
+
+#[test]
+fn lines_are_repeated_as_if_they_stood_there_so_often() {
+    let of = |text: &str| commands(text).into_iter().map(|(_, command)| command).collect::<Vec<_>>();
+    let turn = "async a read h 4; t: wait 1ms; join a; ";
+    let open = r"open \\.\Card as h overlapped; ";
+    let repeated = of(&format!("{open}repeat 3 {{ {turn}}}; close h"));
+    assert_eq!(repeated, of(&format!("{open}{turn}{turn}{turn}close h")));
+    for (wrong, says) in [
+        ("repeat 0 { wait 1ms }", "not `0`"),
+        ("repeat x { wait 1ms }", "not `x`"),
+        ("repeat 100001 { wait 1ms }", "100000 times"),
+        ("repeat 2 { wait 1ms", "the block of `repeat` is not closed"),
+        ("repeat 2 { thread t { wait 1ms } }", "cannot stand in the block of `repeat`"),
+        ("repeat 2 wait 1ms", "`repeat N {"),
+    ] {
+        assert!(refused(wrong).contains(says), "{wrong}: {}", refused(wrong));
+    }
+    assert!(refused(&format!("{open}repeat 2 {{ async a read h 4 }}")).contains("`a`"));
+}
+
+#[test]
 fn cards_are_late_at_a_limit_that_is_counted() {
     let of = |text: &str| commands(text).remove(0).1;
     assert_eq!(of("cards late 3"), Command::Cards(Cards::Late(3)));

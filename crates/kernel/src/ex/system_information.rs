@@ -100,8 +100,8 @@ fn processor(k: &Kernel) -> Fields {
 
 /// `SYSTEM_TIMEOFDAY_INFORMATION`, 30h bytes: the zone is UTC.
 fn time_of_day(k: &Kernel) -> Fields {
-    let boot = time::boot(k);
-    Fields::default().u64(boot).u64(boot + time::ticked(k)).pad_to(0x30)
+    let (boot, now) = (time::boot(k), time::boot(k) + time::ticked(k));
+    Fields::default().u64(boot - k.hal.platform.uptime / time::UNIT).u64(now).pad_to(0x30)
 }
 
 /// `RTL_PROCESS_MODULES`: the kernel first, then drivers as they were loaded.

@@ -2,8 +2,8 @@
 //!
 //! A call that fails so has done nothing: it is answered here, before its service. Each row's value is the failure that the routine's page
 //! documents for lack of resources, or of a registry value. Routines whose failure drivers rightly pass over (those that take something back) are
-//! not here, and neither are those that ask a choice of their own: pool, MDLs, mappings, DMA, PsSetCreateProcessNotifyRoutine, which also takes back, and
-//! PoRequestPowerIrp, which does not fail where a device is to be powered up.
+//! not here, and neither are those that ask a choice of their own: pool, MDLs, mappings, DMA, PsSetCreateProcessNotifyRoutine and IoSetDeviceInterfaceState, which also
+//! take back, and PoRequestPowerIrp, which does not fail where a device is to be powered up.
 
 use engine::Flow;
 

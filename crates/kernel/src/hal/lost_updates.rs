@@ -182,6 +182,11 @@ impl Register {
         Written { update, clocked }
     }
 
+    /// Someone has read it and may change what was read: which request writes it matters only then.
+    fn is_read(&self) -> bool {
+        self.clocking[0].is_some() || self.reads.iter().any(Option::is_some)
+    }
+
     /// Bits that it is known to keep.
     const fn keeps(&self) -> u64 {
         self.kept & !self.changed
@@ -220,10 +225,11 @@ pub(super) fn accessed(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
     let by = Flow { strand: engine.strand(), depth: engine.depth() };
     let mut made = Made { by, value, instruction: engine.caller_rip(), event, request: None };
     let Written { update, clocked } = cx.with(|k| {
-        if access.write {
+        let place = (access.address, access.port);
+        if access.write && k.hal.lost_updates.at(place).is_read() {
             made.request = request(k);
         }
-        let register = k.hal.lost_updates.at((access.address, access.port));
+        let register = k.hal.lost_updates.at(place);
         if access.write {
             return register.write(made);
         }

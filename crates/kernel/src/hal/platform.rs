@@ -15,6 +15,14 @@ const MOST_MESSAGES: u32 = 2_048;
 /// The longest that a write to device memory takes, ns: as with the slowest bridges, and far less than the limits of an interrupt storm.
 pub const MOST_POSTED: u64 = 20_000;
 
+/// The longest that a computer has been running when a machine is made, in days: ticks need more than 32 bits from the 777th on.
+const MOST_DAYS: u64 = 3_650;
+/// Nanoseconds of a day.
+const DAY: u64 = 86_400_000_000_000;
+/// What times are given in, and nanoseconds of it.
+const UNITS: [(&str, u64); 6] =
+    [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000), ("h", 3_600_000_000_000), ("d", DAY)];
+
 /// What kind of computer it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Platform {
@@ -46,6 +54,8 @@ pub struct Platform {
     pub loose_cards: bool,
     /// Nanoseconds that a write to device memory may take to its device: at most [`MOST_POSTED`]. 0: each is there at once.
     pub posted: u64,
+    /// Nanoseconds that the computer has been running when the machine is made, as drivers see it: at most 3,650 days. Its own time begins at 0.
+    pub uptime: u64,
 }
 
 /// When cards do what they do by themselves: [`super::promptness`].
@@ -91,6 +101,7 @@ impl Default for Platform {
             low_memory: false,
             loose_cards: false,
             posted: 0,
+            uptime: 0,
         }
     }
 }
@@ -131,6 +142,7 @@ impl fmt::Display for Platform {
             low_memory,
             loose_cards,
             posted,
+            uptime,
         } = *self;
         let mut parts = Vec::new();
         if messages != MOST_MESSAGES {
@@ -163,6 +175,9 @@ impl fmt::Display for Platform {
         if posted != 0 {
             parts.push(format!("posted={posted}"));
         }
+        if uptime != 0 {
+            parts.push(format!("uptime={uptime}"));
+        }
         f.write_str(&parts.join(","))
     }
 }
@@ -170,7 +185,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `meeting-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `stand-ins`, `32-bit-programs`, `drive`, `low-memory`, `high-memory` (which takes that back), `loose-cards`, `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `meeting-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `stand-ins`, `32-bit-programs`, `drive`, `low-memory`, `high-memory` (which takes that back), `loose-cards`, `posted=NS`, `uptime=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -204,24 +219,35 @@ impl FromStr for Platform {
                         count.ok_or_else(|| format!("`{part}`: there are 0 to {MOST_MESSAGES} messages"))?;
                 }
                 Some(("posted", time)) => {
-                    let time = time.strip_suffix("ns").unwrap_or(time);
-                    let (digits, unit) = time.strip_suffix("us").map_or((time, 1), |digits| (digits, 1_000));
-                    let takes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
-                    platform.posted =
-                        takes.filter(|takes| (1..=MOST_POSTED).contains(takes)).ok_or_else(|| {
-                            format!("`{part}`: a write takes 1 to {MOST_POSTED} ns, e.g. 500 or 2us")
-                        })?;
+                    let takes = nanoseconds(time).filter(|takes| (1..=MOST_POSTED).contains(takes));
+                    platform.posted = takes.ok_or_else(|| {
+                        format!("`{part}`: a write takes 1 to {MOST_POSTED} ns, e.g. 500 or 2us")
+                    })?;
+                }
+                Some(("uptime", time)) => {
+                    let uptime = nanoseconds(time).filter(|uptime| *uptime <= MOST_DAYS * DAY);
+                    platform.uptime = uptime.ok_or_else(|| {
+                        format!("`{part}`: a computer has been running for at most {MOST_DAYS} days, e.g. 500ms or 49d")
+                    })?;
                 }
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus, quick-cards=N, meeting-cards=N, late-cards=N, silent-cards, late-stores, later-bus, stand-ins, 32-bit-programs, drive, low-memory, high-memory, loose-cards and posted=TIME"
+                         before-vista, shifted-bus, quick-cards=N, meeting-cards=N, late-cards=N, silent-cards, late-stores, later-bus, stand-ins, 32-bit-programs, drive, low-memory, high-memory, loose-cards, posted=TIME and uptime=TIME"
                     ));
                 }
             }
         }
         Ok(platform)
     }
+}
+
+/// A time with its unit, which is a nanosecond if none is named.
+fn nanoseconds(time: &str) -> Option<u64> {
+    let digits = time.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = &time[digits.len()..];
+    let length = if unit.is_empty() { 1 } else { UNITS.into_iter().find(|(name, _)| *name == unit)?.1 };
+    digits.parse::<u64>().ok()?.checked_mul(length)
 }
 
 /// A number from 1 on, of such things.
@@ -248,11 +274,14 @@ mod tests {
             "drive",
             "low-memory",
             "loose-cards",
+            "uptime=4294967295000000",
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
         }
         assert_eq!("".parse(), Ok(Platform::default()));
         assert_eq!("posted=2us".parse::<Platform>().unwrap().posted, 2_000);
+        assert_eq!("uptime=49d".parse::<Platform>().unwrap().uptime, 49 * DAY);
+        assert_eq!("uptime=17h".parse::<Platform>().unwrap().uptime, 17 * 3_600_000_000_000);
         for wrong in [
             "posted",
             "posted=0",
@@ -266,6 +295,10 @@ mod tests {
             "meeting-cards=0",
             "late-cards=0",
             "late-cards",
+            "uptime",
+            "uptime=1w",
+            "uptime=3651d",
+            "uptime=99999999999999999999s",
             "pc",
         ] {
             let why = wrong.parse::<Platform>().unwrap_err();

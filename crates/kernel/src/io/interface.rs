@@ -101,12 +101,17 @@ fn give(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, name: &str) -> Flow<bool
     Ok(true)
 }
 
-/// `IoSetDeviceInterfaceState`: an enabled interface can be opened by its name.
+/// `IoSetDeviceInterfaceState`: an enabled interface can be opened by its name. To enable one takes memory, which there may not be: the page names no
+/// such failure, and drivers look at the status.
 ///
 /// # Errors
 /// A verdict if the string is bad.
 pub fn set_state(cx: &mut Cx<'_>, name: DriverPtr<UNICODE_STRING>, enable: bool) -> Flow<NtStatus> {
     let name = ob::string::read(cx, name)?.to_lowercase();
+    let is_off = cx.with(|k| k.io.interfaces.by_name.get(&name).is_some_and(|known| !known.enabled));
+    if enable && is_off && cx.choose("fault.call", 2) == 1 {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
     let changed = cx.with(|k| {
         let Some(interface) = k.io.interfaces.by_name.get_mut(&name) else {
             return Err(NtStatus::OBJECT_NAME_NOT_FOUND);

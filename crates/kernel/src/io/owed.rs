@@ -1,9 +1,9 @@
 //! Requests that end by themselves if they are made alone: one that never does though nothing keeps its driver from it, that fails by a time limit,
-//! that is refused behind what has been cancelled, that gives what is another's, or that ends before its time.
+//! that is refused behind what has been cancelled, that gives what is another's, that ends before its time, or otherwise where the computer has been running for long.
 //!
 //! Pages: *When to Complete an IRP*, *Handling an IRP_MN_CANCEL_STOP_DEVICE Request* and *Handling an
 //! IRP_MN_CANCEL_REMOVE_DEVICE Request* (what was held back goes on), *Writing an ISR* (the routine keeps what the DPC needs). Which requests end by
-//! themselves, and which ends another, no page says: the script does that asks (`must-end`, `must-succeed`, `must-answer`, `must-last`).
+//! themselves, and which ends another, no page says: the script does that asks (`must-end`, `must-succeed`, `must-answer`, `must-last`, `must-be`, `must-differ`).
 //!
 //! *Ours* are the conditions: every device that has a driver is started, and in D0 or in a lower state that only its driver has asked for, the system works, no call was made to fail, and cards are neither
 //! late nor silent (`--platform late-cards=1`, `silent-cards`). Time in which a policy holds threads up does not count: a driver's time limit cannot know of it.
@@ -144,6 +144,36 @@ pub fn ended_early(cx: &mut Cx<'_>, what: &str, status: NtStatus, (lasted, least
         "`{what}` has ended with {status} after {lasted} ms, as one whose time is over. With a shorter time it lasts {least} ms; {CONDITIONS}"
     );
     cx.report(Verdict::warning("request-ended-early", message));
+}
+
+/// So many nanoseconds the computer had been running when the machine was made.
+pub fn uptime(cx: &mut Cx<'_>) -> u64 {
+    cx.with(|k| k.hal.platform.uptime)
+}
+
+/// The request has this status, and another one, `usual`, where the same requests are made in a computer that was started lately.
+pub fn depends_on_uptime(cx: &mut Cx<'_>, what: &str, [status, usual]: [NtStatus; 2]) {
+    let state = |status| match status {
+        NtStatus::PENDING => "is under way still".to_owned(),
+        status => format!("has ended with {status}"),
+    };
+    let days = uptime(cx) / 1_000_000_000 / 864;
+    let message = format!(
+        "`{what}` {}, {}.{:02} days after the computer was started. Where that was lately, it {} behind the same requests; {CONDITIONS}",
+        state(status),
+        days / 100,
+        days % 100,
+        state(usual)
+    );
+    cx.report(Verdict::warning("request-depends-on-uptime", message));
+}
+
+/// A request has handed out the number, and another one the same before, which has not been given back.
+pub fn given_twice(cx: &mut Cx<'_>, what: &str, number: u32) {
+    let message = format!(
+        "`{what}` has handed out the number {number}, which was handed out before and has not been given back: what takes it cannot tell whose it is; {CONDITIONS}"
+    );
+    cx.report(Verdict::warning("number-given-twice", message));
 }
 
 /// The request has succeeded with what is another's: `given`, and not its own answer.

@@ -48,6 +48,7 @@ pub(crate) use sched::history;
 pub(crate) use sched::{affinity, budget, node, priority, processor, region, slice, spinlock};
 pub use sched::{patience, scheduler};
 pub use timing::clock;
+pub use timing::time::{TICK, UNIT};
 pub(crate) use timing::{shared_data, time, timer_queue};
 pub(crate) use waits::{apc, dispatcher, guarded_mutex, links, mutex, nt_timer, queue, semaphore, timer};
 pub use waits::{event, integrity, thread, user_apc, wait};
@@ -80,6 +81,12 @@ pub struct State {
 }
 
 impl State {
+    /// How often drivers have looked how long the computer has been running.
+    #[must_use]
+    pub fn looks_at_uptime(&self) -> u64 {
+        self.timing.looks_at_uptime()
+    }
+
     /// Bytes of each kernel stack.
     pub(crate) fn stack_bytes(&self) -> u64 {
         self.calls.stack_bytes()

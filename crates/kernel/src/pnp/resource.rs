@@ -257,24 +257,10 @@ fn descriptor(kind: u8, share: u8, flags: u16, u: [u64; 2]) -> [u8; 0x14] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hal::platform::Promptness;
 
-    const PC: Form = Form::Translated(Platform {
-        messages: 0,
-        fully_specified: false,
-        relayed_lines: false,
-        before_vista: false,
-        shifted_bus: false,
-        cards: Promptness::InTime,
-        late_stores: false,
-        later_bus: false,
-        stand_ins: false,
-        programs_of_32_bits: false,
-        drive: false,
-        low_memory: false,
-        loose_cards: false,
-        posted: 0,
-    });
+    fn of_pc() -> Form {
+        Form::Translated(Platform::default())
+    }
 
     fn resources() -> Vec<Resource> {
         vec![
@@ -315,7 +301,7 @@ mod tests {
     fn messages_of_one_descriptor_have_their_count_in_the_raw_list_and_their_level_in_the_other() {
         let given = [Resource::Messages(Messages { first: 0, count: 4, vector: 0x48, affinity: 3 })];
         let (raw, translated) =
-            (list(&given, (abi::PCIBus, 0), Form::Raw), list(&given, (abi::PCIBus, 0), PC));
+            (list(&given, (abi::PCIBus, 0), Form::Raw), list(&given, (abi::PCIBus, 0), of_pc()));
         assert_eq!(raw[20..], [2, 1, 3, 0, 0, 0, 4, 0, 0x48, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(translated[20..], [2, 1, 3, 0, 4, 0, 0, 0, 0x48, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
     }
@@ -323,7 +309,7 @@ mod tests {
     #[test]
     fn a_translated_list_differs_in_the_interrupt_only() {
         let (raw, translated) =
-            (list(&resources(), (abi::PCIBus, 0), Form::Raw), list(&resources(), (abi::PCIBus, 0), PC));
+            (list(&resources(), (abi::PCIBus, 0), Form::Raw), list(&resources(), (abi::PCIBus, 0), of_pc()));
         let interrupt = raw.len() - 0x14;
         assert_eq!(raw[..interrupt], translated[..interrupt]);
         assert_eq!(

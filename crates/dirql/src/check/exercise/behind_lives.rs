@@ -1,5 +1,6 @@
 //! What ends a request that waits still does so when something has happened to the device, before the request was made or while it waited.
 
+use super::super::signals::Outside;
 use super::super::survey::Survey;
 use super::steps::{ENDED_ALONE, asks, opened, words};
 
@@ -30,10 +31,20 @@ pub(super) fn behind_lives(survey: &Survey, name: &str) -> Vec<(String, String)>
     // What a card has lost in sleep, a driver that leaves its power to others does not know of.
     let lives = LIVES.into_iter().filter(|(_, steps)| survey.knows_power || !steps.contains("power "));
     let mut all = Vec::new();
-    for waits in by_requests(survey).chain(by_outside(survey)) {
+    let takes_power = |steps: &str| steps.contains("power ");
+    for waits in by_requests(survey).chain(by_outside(survey, |event| !event.ends_by_accesses())) {
         for (what, steps) in lives.clone() {
             all.extend(of(survey, name, &waits, (what, steps)));
         }
+    }
+    // With its power a board loses what its registers hold: what they show besides has to be enough.
+    for waits in by_outside(survey, Outside::ends_by_accesses) {
+        let kept = lives.clone().filter(|(_, steps)| !takes_power(steps));
+        all.extend(kept.flat_map(|life| of(survey, name, &waits, life)));
+    }
+    for waits in survey.ended_by_bits.iter().take(PAIRS).map(|(place, event)| by_event(*place, event)) {
+        let powered = lives.clone().filter(|(_, steps)| takes_power(steps));
+        all.extend(powered.flat_map(|life| of(survey, name, &waits, life)));
     }
     all
 }
@@ -72,15 +83,19 @@ fn by_requests(survey: &Survey) -> impl Iterator<Item = Waits<'_>> {
     })
 }
 
-fn by_outside(survey: &Survey) -> impl Iterator<Item = Waits<'_>> {
+fn by_outside(survey: &Survey, is_one: fn(&Outside) -> bool) -> impl Iterator<Item = Waits<'_>> {
     let sure = survey.ended_by_outside().filter(|(_, event)| event.is_sure());
-    sure.take(PAIRS).map(|(place, event)| Waits {
+    sure.take(PAIRS).filter(move |(_, event)| is_one(event)).map(|(place, event)| by_event(place, event))
+}
+
+fn by_event(place: usize, event: &Outside) -> Waits<'static> {
+    Waits {
         place,
         by: event.signal.clone(),
         ends: event.first(),
         owed: "must-end a",
         rest: format!("; {}", event.rest()),
-    })
+    }
 }
 
 /// The request made before that, and made behind it.

@@ -28,6 +28,7 @@ mod system;
 mod tests;
 mod time_limits;
 mod under_way;
+mod uptime;
 mod values;
 
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,7 @@ use under_way::{
     behind_cancelled, left, of_a_closed_handle, of_a_page_within_lives, of_children, of_one_closed_handle,
     of_ordinary_user, within_lives,
 };
+use uptime::in_the_long_run;
 use values::START;
 pub use values::{WithValues, exercises_with_values, registry_options};
 
@@ -400,6 +402,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     numbered(survey, name, &mut plan);
     own_answers(survey, name, &mut plan);
     last_as_long_as_they_say(survey, name, &mut plan);
+    in_the_long_run(survey, name, &mut plan);
     at_once(survey, name, has_device, &mut plan);
     answered_soon(survey, name, &mut plan);
     answered_late(survey, name, &mut plan);

@@ -23,7 +23,7 @@ pub(super) fn numbered(survey: &Survey, name: &str, plan: &mut Plan) {
         let Some(take) = taking(takes) else { continue };
         let title = |what: &str| format!("{} with a number of {}, {what}", words(takes), words(gives));
         if !takes.waits {
-            let others = format!("{}; {}", give("m"), take("h", "m"));
+            let others = format!("{}; must-differ m n; {}", give("m"), take("h", "m"));
             let script = format!(
                 "{}; {}; {}; {}; close h",
                 open(name),

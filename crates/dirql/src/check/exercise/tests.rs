@@ -2,7 +2,7 @@
 
 use super::super::absent::Absent;
 use super::super::signals::Outside;
-use super::super::survey::{Answered, Ended, Operation, Survey, Timed, Watched};
+use super::super::survey::{Aged, Answered, Ended, Made, Operation, Survey, Timed, Watched};
 use super::WithValues;
 use super::{
     Exercise, exercises, exercises_beyond_reach, exercises_of_neighbours, exercises_on_busy_line,
@@ -164,6 +164,16 @@ fn what_ends_a_request_ends_it_behind_what_happens_to_the_device() {
     let end =
         "power d0; wait 50ms; poke pci9052#0 linti1 1; wait 50ms; must-end a; poke pci9052#0 linti1 0; ";
     assert!(by_outside[1].contains(end), "{by_outside:?}");
+    let of_board =
+        |bits| Outside { device: "pci9052#0".to_owned(), signal: "cause1".to_owned(), values: vec![bits, 0] };
+    survey.outside = vec![of_board(1)];
+    assert_eq!(behind(&survey, "ended by cause1 after the device was stopped and started").len(), 2);
+    let of_power = "ended by cause1 after the device was powered down and up";
+    assert!(behind(&survey, of_power).is_empty(), "what its registers hold is lost");
+    survey.ended_by_bits = vec![(2, of_board(0x7FFF_FFFF))];
+    assert!(
+        behind(&survey, of_power)[1].contains("; poke pci9052#0 cause1 2147483647; wait 50ms; must-end a; ")
+    );
     let without = Survey { devices: Vec::new(), ..survey };
     assert!(behind(&without, "after the device was stopped and started").is_empty());
 }
@@ -397,6 +407,29 @@ fn requests_of_long_times_last_as_long_as_one_of_a_short_time() {
 }
 
 #[test]
+fn requests_end_as_usual_where_the_computer_has_been_running_for_long() {
+    let made = |second, status, waits| Made { place: 0, second, status, waits };
+    let aged = Aged {
+        made: vec![made(false, 0, true), made(true, 0, false), made(false, 0x103, true)],
+        uptime: 4_294_967_295_000_000,
+    };
+    let survey = Survey { aged: vec![aged], ..surveyed("unit", false) };
+    let all = exercises(&survey, 100);
+    let [one] = titled(&all, "behind others, 49 days and more after the computer was started")[..] else {
+        panic!()
+    };
+    assert_eq!(one.more, ["--platform=uptime=4294967295000000"]);
+    let steps = [
+        "; async r0 ioctl h 0x222000 in u32:0; wait 300ms; cancel r0; join r0",
+        "; async r1 ioctl i 0x222000 in u32:0; join r1",
+        "; async r2 ioctl h 0x222000 in u32:0; wait 300ms; must-be r2 0x103; cancel r2; join r2; close h",
+    ];
+    assert!(one.script.contains(&steps.concat()), "{}", one.script);
+    assert!(crate::play::ScriptText::typed(&one.script).play().is_ok());
+    assert!(titled(&exercises(&surveyed("unit", false), 100), "days and more").is_empty());
+}
+
+#[test]
 fn a_board_interrupts_beside_a_card_that_interrupts_on_the_line_of_its_card() {
     let boards = ["pci9052#0", "pci9052#1"].map(str::to_owned).to_vec();
     let survey = Survey { boards, ..surveyed("pci9052", true) };
@@ -522,6 +555,12 @@ fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_
     assert_eq!(options(&format!("{start} texts of no bytes"))[0], of("Depth", "hex(1):"));
     let [set, restarted] = titled(&made, "requests behind values that are set")[..] else { panic!() };
     assert!(restarted.script.contains("; close k2; stop-device; start-device; "), "{}", restarted.script);
+    let many = titled(&made, "130 times behind values that are set in the registry");
+    assert!(many.iter().any(|one| one.script.contains("; stop-device; start-device; ioctl h ")));
+    assert!(
+        many.iter()
+            .all(|one| one.script.matches("; ioctl h 0x222000 in u32:0; ioctl h 0x222000").count() >= 65)
+    );
     let depth = r#"create-key "\Registry\Machine\System\ControlSet001\Services\unit\Parameters" as k1; set-value k1 "Depth" dword u32:100; close k1; "#;
     assert!(set.more.is_empty() && set.script.contains(depth), "{}", set.script);
     assert!(set.script.contains("ioctl h 0x222000 in u32:99;"), "{}", set.script);
@@ -793,6 +832,7 @@ fn a_number_that_is_handed_out_stands_in_front_of_what_takes_it() {
     let taken = "ioctl h 0x222008 in number:m + u32:0x5 + zero:8 out 64; ";
     assert_eq!(stays.script.matches(taken).count(), 300);
     assert!(stays.script.contains("number n ioctl h 0x222000 in u32:0; number m "), "{}", stays.script);
+    assert_eq!(stays.script.matches("; must-differ m n; ioctl h 0x222008 in number:m").count(), 300);
     assert!(stays.script.ends_with("in number:n + u32:0x5 + zero:8 out 64; close h"), "{}", stays.script);
     assert_eq!(of_numbers.len(), 9, "300, 40 at a time, twice, two of other handles, four at once");
     for exercise in of_numbers {

@@ -7,7 +7,7 @@ use super::super::absent::{Absent, Data};
 use super::super::stories::with_words;
 use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
-use super::inputs_and_lengths::sizes;
+use super::inputs_and_lengths::{gives_or_takes, sizes};
 use super::lives::lives;
 use super::steps::{first_operations, open, opened, tried, tried_in_turn, words};
 use super::{Exercise, OVERFLOWS};
@@ -18,6 +18,8 @@ pub(super) const START: &str = "load, start, stop, remove and unload";
 const FEW: usize = 4;
 /// So many values are set while a driver runs.
 const SET: usize = 8;
+/// More requests in a row than such a number.
+const MORE_THAN_SET: usize = 130;
 /// A number that is no power of 2: what is so long does not go round by a mask.
 const NO_POWER: u32 = 100;
 
@@ -127,16 +129,23 @@ fn set_while_it_runs(with: &WithValues, plan: &mut Plan) {
     plan.more.clear();
     let each = || first_operations(survey).filter(|one| !one.waits);
     let in_turn = tried_in_turn(each().map(|one| &one.command));
-    let words = [NO_POWER - 1, NO_POWER / 2];
-    let worded = words.iter().flat_map(|word| each().map(|one| with_words(&one.command, [*word; 2], false)));
+    let less = [NO_POWER - 1, NO_POWER / 2];
+    let worded = less.iter().flat_map(|word| each().map(|one| with_words(&one.command, [*word; 2], false)));
     let worded = tried_in_turn(worded);
     let title = "requests behind values that are set in the registry while the driver runs";
     let restarted = ("; stop-device; start-device", " and the device is started again");
     let restarted = (!survey.devices.is_empty()).then_some(restarted);
     for (step, behind) in [("", "")].into_iter().chain(restarted) {
-        let script =
-            format!("{}; {in_turn}; {}{step}; {in_turn}; {worded}; close h", open(name), steps.join("; "));
-        plan.add(format!("{title}{behind}"), script, Kind::Little);
+        let begun = format!("{}; {in_turn}; {}{step}", open(name), steps.join("; "));
+        plan.add(format!("{title}{behind}"), format!("{begun}; {in_turn}; {worded}; close h"), Kind::Little);
+        for one in each().filter(|one| one.is_usual() && gives_or_takes(one).0).take(FEW) {
+            let many = vec![one.command.as_str(); MORE_THAN_SET].join("; ");
+            plan.add(
+                format!("{} {MORE_THAN_SET} times behind values that are set in the registry while the driver runs{behind}", words(one)),
+                format!("{begun}; {many}; close h"),
+                Kind::Usual,
+            );
+        }
     }
 }
 

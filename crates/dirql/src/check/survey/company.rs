@@ -360,6 +360,28 @@ impl Asking<'_> {
         Ok(all)
     }
 
+    /// Which are ended by an input of a board of which nothing is known while its registers show many bits, too: the input alone may end them only by what the
+    /// driver has written to registers, which a board loses with its power.
+    pub(super) fn ended_by_bits(
+        &mut self,
+        known: &[Known],
+        ended: &[Ended],
+        outside: &[Outside],
+    ) -> Result<Vec<(usize, Outside)>, Error> {
+        let mut by_bits = Vec::new();
+        for Ended { operations, by, .. } in ended {
+            let ([place], [by]) = (operations.as_slice(), by.as_slice()) else { continue };
+            let event = outside[*by].with_bits();
+            if let Some(event) =
+                event.filter(|event| by_bits.iter().all(|(known, other)| (known, other) != (place, event)))
+                && self.all_end_by(&behind_needs(known, &[*place]), &[&event], BETWEEN)?
+            {
+                by_bits.push((*place, event));
+            }
+        }
+        Ok(by_bits)
+    }
+
     /// Which wait until one of these causes comes, and the first that ends each, but for those of which it is known already. A request that cannot be cancelled
     /// counts as one that fails.
     pub(super) fn ended_by_causes(

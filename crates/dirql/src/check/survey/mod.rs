@@ -16,6 +16,7 @@ mod needs;
 mod numbered;
 mod powering;
 mod question;
+mod uptime;
 
 use explore::Failing;
 use image::Image;
@@ -117,10 +118,14 @@ pub struct Survey {
     pub answered: Vec<[Answered; 2]>,
     /// Requests that wait for a time that they are given.
     pub timed: Vec<Timed>,
+    /// Requests that end otherwise where the computer has been running for long.
+    pub aged: Vec<Aged>,
     /// What the surroundings of the cards do.
     pub outside: Vec<Outside>,
     /// Requests that wait until that happens.
     pub ended: Vec<Ended>,
+    /// Those of them that end while all registers of a board of which nothing is known show many bits, and how they come to that.
+    pub ended_by_bits: Vec<(usize, Outside)>,
     /// Requests that fail by a time limit where the card does nothing by itself, by their places, and at which limit of the driver's that is, from 1 on.
     pub limited: Vec<(usize, u32)>,
     /// The same where drivers below answer late what they are asked.
@@ -204,6 +209,28 @@ pub struct Timed {
     pub least: u64,
     /// and the status when it is over.
     pub status: u32,
+}
+
+/// Requests one after the other, of which the last ends otherwise where the computer has been running for long.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Aged {
+    /// What comes of them in a computer that was started lately.
+    pub made: Vec<Made>,
+    /// How long the computer has been running, in nanoseconds.
+    pub uptime: u64,
+}
+
+/// A request, and how it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Made {
+    /// Its place.
+    pub place: usize,
+    /// It is made on the second of two handles.
+    pub second: bool,
+    /// Its status, or `STATUS_PENDING`.
+    pub status: u32,
+    /// It is not over at once.
+    pub waits: bool,
 }
 
 /// A request, and what it is answered with, alone and behind others.
@@ -464,8 +491,10 @@ pub fn survey(
         numbered: Vec::new(),
         answered: Vec::new(),
         timed: Vec::new(),
+        aged: Vec::new(),
         outside: signals.outside,
         ended: Vec::new(),
+        ended_by_bits: Vec::new(),
         limited: Vec::new(),
         limited_below: Vec::new(),
         stirring: Vec::new(),
@@ -553,9 +582,11 @@ fn ask(
         found.numbered = asking.numbered(&known)?;
         found.answered = asking.own_answers(&known, &found.self_ending)?;
         found.timed = asking.timed(&known)?;
+        found.aged = asking.aged(&known)?;
         found.children = asking.children(&known, &found.devices)?;
         asking.find_what_arms(&mut known, &found.ended_by, &found.outside)?;
         found.ended = asking.ended(&known, &found.outside)?;
+        found.ended_by_bits = asking.ended_by_bits(&known, &found.ended, &found.outside)?;
         let guessed = all_guessed_causes(&found.signals, &found.boards);
         for (operation, cause) in asking.ended_by_causes(&known, &found.ended, &guessed)? {
             let known = found.outside.iter().position(|other| *other == cause);

@@ -1,11 +1,12 @@
 //! Time-outs, timers and delays in virtual time.
 
-use abi::{DriverPtr, KTIMER, NtStatus};
+use abi::{DriverPtr, KTIMER, KUSER_SHARED_DATA, NtStatus};
 
 use super::threads::new_event;
 use crate::Cx;
 use crate::ke::irq::stall;
 use crate::ke::rig::{Log, machine, rule, settle, spawn};
+use crate::ke::timing::shared_data;
 use crate::ke::timing::time::{self, INCREMENT, MILLISECOND, TICK};
 use crate::ke::waits::timer;
 use crate::ke::waits::wait::{self, Timeout};
@@ -86,6 +87,30 @@ fn an_absolute_due_time_is_system_time() {
         });
         settle(cx);
         assert_eq!(rule(cx), None);
+    });
+}
+
+#[test]
+fn a_computer_that_has_been_running_for_long_has_another_uptime_and_the_same_time_of_day() {
+    machine(|cx| {
+        let system = |cx: &mut Cx<'_>| {
+            let bytes = shared_data::bytes(cx, KUSER_SHARED_DATA::SystemTime.offset(), 8);
+            u64::from_le_bytes(bytes.try_into().unwrap())
+        };
+        let ticks = |cx: &mut Cx<'_>| {
+            let bytes = shared_data::bytes(cx, KUSER_SHARED_DATA::TickCount.offset(), 8);
+            u64::from_le_bytes(bytes.try_into().unwrap())
+        };
+        let (time_of_day, before) = (system(cx), ticks(cx));
+        cx.with(|k| k.hal.platform.uptime = 1_000 * TICK);
+        let looks = cx.with(|k| k.ke.looks_at_uptime());
+        assert_eq!(
+            time::query_interrupt_precise(cx, DriverPtr::NULL),
+            Ok(cx.engine().now() / 100 + 1_000 * INCREMENT)
+        );
+        assert_eq!(ticks(cx), before + 1_000);
+        assert_eq!(cx.with(|k| k.ke.looks_at_uptime()), looks + 2);
+        assert_eq!((system(cx), cx.with(|k| k.ke.looks_at_uptime())), (time_of_day, looks + 2));
     });
 }
 

@@ -19,7 +19,7 @@ use timer_queue::TimerQueue;
 pub(crate) struct State {
     /// Timers and time-outs, and the clock that finds them due.
     timers: TimerQueue,
-    /// When and how often `KUSER_SHARED_DATA` was polled lately.
+    /// When and how often `KUSER_SHARED_DATA` was polled lately, and looked at for how long the computer has been running.
     polling: time::Polling,
 }
 
@@ -34,5 +34,10 @@ impl State {
     #[inline]
     pub(crate) fn timers_mut(&mut self) -> &mut TimerQueue {
         &mut self.timers
+    }
+
+    /// How often drivers have looked how long the computer has been running.
+    pub(crate) fn looks_at_uptime(&self) -> u64 {
+        self.polling.of_uptime
     }
 }

@@ -25,8 +25,11 @@ const MITIGATIONS: u8 = 0x0A;
 
 /// The bytes at `offset`, as they are now. [`polled`] is the reader's to call when its instruction has retired.
 pub(crate) fn bytes(cx: &mut Cx<'_>, offset: u64, length: u64) -> Vec<u8> {
+    let uptimes = [Page::InterruptTime, Page::TickCount].map(|field| field.offset());
+    let is_uptime = uptimes.into_iter().any(|field| (field..field + KSYSTEM_TIME).contains(&offset));
     let page = cx.with(|k| {
         clock::look(k);
+        k.ke.timing.polling.of_uptime += u64::from(is_uptime);
         page(k)
     });
     let byte = |at: u64| usize::try_from(at).ok().and_then(|at| page.get(at)).copied().unwrap_or(0);
@@ -62,6 +65,8 @@ pub(crate) const fn version(windows: WindowsVersion) -> (u32, u32, u32) {
     }
 }
 
+/// Bytes of a `KSYSTEM_TIME`.
+const KSYSTEM_TIME: u64 = 12;
 /// Bytes of the page that mean anything here; the rest is zero.
 const LAID_OUT: usize = 0x400;
 
@@ -89,10 +94,10 @@ fn page(k: &Kernel) -> Vec<u8> {
 }
 
 fn times(page: &mut Writer, k: &Kernel) {
-    let (ticked, ticks) = (time::ticked(k), time::ticks(k));
+    let (shown, ticks) = (time::shown(k), time::ticks(k));
     page.put(Page::TickCountLowDeprecated.offset(), &ticks.to_le_bytes()[..4]);
-    page.put_time(Page::InterruptTime.offset(), ticked);
-    page.put_time(Page::SystemTime.offset(), time::boot(k) + ticked);
+    page.put_time(Page::InterruptTime.offset(), shown);
+    page.put_time(Page::SystemTime.offset(), time::boot(k) + time::ticked(k));
     page.put_time(Page::TickCount.offset(), ticks);
 }
 

@@ -3,6 +3,10 @@
 //!
 //! The machine's clock counts nanoseconds since boot; one driver instruction takes one. The clock interrupt comes every
 //! 15.625 ms, unless a finer resolution is set (`clock`); time that is not said to be precise is the last tick's.
+//! To drivers the computer may have been running longer ([`Platform::uptime`]): interrupt time, ticks and the performance counter that they read are later by that. What
+//! time of day it is stays.
+//!
+//! [`Platform::uptime`]: crate::hal::platform::Platform::uptime
 
 use abi::DriverPtr;
 use engine::{Engine, Flow};
@@ -13,13 +17,13 @@ use crate::cx::{Cx, Kernel};
 use crate::ke::history;
 
 /// Nanoseconds of the unit of Windows' times.
-pub(crate) const UNIT: u64 = 100;
+pub const UNIT: u64 = 100;
 /// Units of a millisecond.
 pub(crate) const MILLISECOND: u64 = 10_000;
 /// Units between two clock interrupts: `KeQueryTimeIncrement`.
 pub(crate) const INCREMENT: u64 = 156_250;
 /// Nanoseconds between two clock interrupts.
-pub(crate) const TICK: u64 = INCREMENT * UNIT;
+pub const TICK: u64 = INCREMENT * UNIT;
 /// System time at boot: 2026-01-01 00:00 UTC, in units since 1601.
 pub(crate) const BOOT: u64 = 134_116_992_000_000_000;
 /// The performance counter's counts a second.
@@ -32,6 +36,8 @@ pub(crate) struct Polling {
     pub(crate) last: u64,
     /// How often in a row, with nothing much between.
     pub(crate) reads: u32,
+    /// How often a driver has looked how long the computer has been running.
+    pub(crate) of_uptime: u64,
 }
 
 /// Units since boot.
@@ -45,9 +51,22 @@ pub(crate) fn ticked(k: &Kernel) -> u64 {
     k.ke.timing.timers.clock.ticked_at(k.engine.now())
 }
 
+/// What `KeQueryInterruptTime` says: as [`ticked`], since the computer has been running.
+pub(crate) fn shown(k: &Kernel) -> u64 {
+    ticked(k) + k.hal.platform.uptime / UNIT
+}
+
 /// What `KeQueryTickCount` says: ticks of the coarsest resolution.
 pub(crate) fn ticks(k: &Kernel) -> u64 {
-    ticked(k) / INCREMENT
+    shown(k) / INCREMENT
+}
+
+/// Nanoseconds that the computer has been running, as a driver looks at it.
+fn running(cx: &mut Cx<'_>) -> u64 {
+    cx.with(|k| {
+        k.ke.timing.polling.of_uptime += 1;
+        k.engine.now() + k.hal.platform.uptime
+    })
 }
 
 /// System time when interrupt time was 0, as far as it is known now.
@@ -104,7 +123,7 @@ pub(crate) fn query_system_precise(cx: &mut Cx<'_>, into: DriverPtr<i64>) -> Flo
 /// A verdict if the pointer is bad.
 pub(crate) fn query_interrupt_precise(cx: &mut Cx<'_>, counter: DriverPtr<u64>) -> Flow<u64> {
     cx.with(|k| history::reads_clock(k));
-    let now = cx.engine().now();
+    let now = running(cx);
     if !counter.is_null() {
         cx.write(counter, performance_counter(now))?;
     }
@@ -118,7 +137,8 @@ pub(crate) fn query_interrupt_precise(cx: &mut Cx<'_>, counter: DriverPtr<u64>) 
 pub(crate) fn query_unbiased_interrupt(cx: &mut Cx<'_>) -> Flow<u64> {
     Ok(cx.with(|k| {
         clock::look(k);
-        ticked(k)
+        k.ke.timing.polling.of_uptime += 1;
+        shown(k)
     }))
 }
 
@@ -143,7 +163,7 @@ pub(crate) fn query_performance(cx: &mut Cx<'_>, frequency: DriverPtr<i64>) -> F
         cx.write(frequency, FREQUENCY.cast_signed())?;
     }
     polled(cx)?;
-    Ok(performance_counter(cx.engine().now()))
+    Ok(performance_counter(running(cx)))
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 /*
- * hourglas: leases. A process acquires one of the numbered leases for a time in milliseconds, renews or releases it; when the time is over, anybody
+ * hourglas: leases. A process acquires one of the numbered leases for a time in milliseconds, renews or releases it; when the time is over, any process
  * may have it. Closing the handle gives its leases back.
  *
  * The bug: moments are kept in 32-bit milliseconds since boot and compared plainly. When the count wraps after 49.7 days of uptime, a lease just taken
  * counts as over at once (two owners), or one that is over never ends.
  *
  * Device: none
- * Rule: pool-overrun
+ * Rule: request-depends-on-uptime
  * Needs: ioctl
  */
 #include <ddk/wdm.h>

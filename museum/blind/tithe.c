@@ -6,7 +6,7 @@
  * collections have the same number, amounts go to the wrong one, and a close takes another program's collection away.
  *
  * Device: ROOT\TITHE
- * Rule: request-refused
+ * Rule: number-given-twice
  * Needs: ioctl
  */
 #include <ddk/wdm.h>
