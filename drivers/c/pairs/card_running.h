@@ -477,6 +477,8 @@ static VOID Use(PCARD Card)
     }
 }
 
+static LONG LastGiven; /* the number that was handed out last */
+
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PCARD Card = Device->DeviceExtension;
@@ -509,7 +511,7 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     }
     if (Is(GivenTwice) &&
         IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.OutputBufferLength >= sizeof(ULONG)) {
-        *(ULONG *)Irp->AssociatedIrp.SystemBuffer = IsWrong(GivenTwice) ? 1 : Limit.LowPart;
+        *(LONG *)Irp->AssociatedIrp.SystemBuffer = IsWrong(GivenTwice) ? 1 : InterlockedIncrement(&LastGiven);
         return Complete(Irp, STATUS_SUCCESS, sizeof(ULONG));
     }
     if (Is(OfAnother) &&
