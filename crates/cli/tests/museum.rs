@@ -167,6 +167,18 @@ fn what_only_a_guessed_card_does_is_no_accusation() {
     }
 }
 
+/// An application's wait is over and waits for the end of a long DPC, in which a timer runs out.
+#[test]
+fn what_becomes_due_in_a_dpc_is_seen_though_something_else_waits_for_its_end() {
+    let sys = built("quoin_fixed");
+    let inf = format!("--inf={}", sys.with_extension("inf").to_str().unwrap());
+    let script = r#"open "\\.\PCI#VEN_10B5&DEV_9050&SUBSYS_905010B5&REV_02#3&11583659&0&08#{6c1e51a4-2f0b-4b61-9d11-3a705e218402}" as h overlapped;
+        poke pci9052#0 shows 0x7fffffff; wait 2s"#;
+    let more = ["--device=pci9052,idle=inactive", "--rules=data-race", "--do", script];
+    let answer = dirql(["run", sys.to_str().unwrap(), &inf].iter().chain(&more));
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+}
+
 #[test]
 fn an_event_whose_handle_is_closed_goes_as_a_dpc_sets_it() {
     let explored = |name: &str| {

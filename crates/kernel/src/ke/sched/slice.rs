@@ -328,7 +328,8 @@ fn limits(k: &mut Kernel, now: u64) -> (u64, u64) {
     let waits_left = budget.saturating_mul(waiting).saturating_sub(busy);
     // One that has passed waits for the level, not for time.
     let ahead = |deadline: Option<u64>| deadline.filter(|deadline| *deadline > now).unwrap_or(NEVER);
-    let (timer, device) = (ahead(k.ke.timing.timers().deadline()), ahead(k.hal.deadline()));
+    let timer = k.ke.timing.timers().deadline_ahead(now).unwrap_or(NEVER);
+    let device = ahead(k.hal.deadline());
     let kept = k.hal.combining.deadline(k.ke.processor().number).map_or(NEVER, |tick| tick.max(now + 1));
     let until = now.saturating_add(waits_left).min(quantum_end).min(timer).min(device).min(kept);
     // Mostly all have become ready so lately that none starves before.

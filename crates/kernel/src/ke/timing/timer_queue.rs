@@ -509,6 +509,21 @@ impl TimerQueue {
         (next != NEVER).then_some(next)
     }
 
+    /// As [`TimerQueue::deadline`], past what is due already: that waits for a level to fall, and what comes next does not wait for it.
+    #[inline]
+    pub(in crate::ke) fn deadline_ahead(&self, now: u64) -> Option<u64> {
+        let next = self.next_tick.min(self.next_alarm);
+        if next > now { (next != NEVER).then_some(next) } else { self.deadline_past(now) }
+    }
+
+    #[cold]
+    fn deadline_past(&self, now: u64) -> Option<u64> {
+        let tick = if self.next_tick > now { Some(self.next_tick) } else { self.first_limit(now) };
+        let alarm = self.alarms.range((now + 1, 0)..).next().map(|((time, _), _)| *time);
+        let all = [tick, alarm, Some(self.watch)].into_iter().flatten();
+        all.filter(|time| *time > now && *time < FOREVER).min()
+    }
+
     /// The same, past what is due already and waits for a level to fall.
     pub(in crate::ke) fn deadline_after(&self, now: u64) -> Option<u64> {
         let alarm = self.alarms.first_key_value().map(|((time, _), _)| *time);
@@ -605,6 +620,18 @@ mod tests {
         assert_eq!(queue.deadline(), Some(10 * TICK));
         assert_eq!(queue.follow_system_time(-forward), [(0x1000, 100 * INCREMENT)]);
         assert_eq!(queue.deadline(), Some(100 * TICK));
+    }
+
+    #[test]
+    fn what_is_due_and_waits_hides_nothing_that_comes_next() {
+        let mut queue = TimerQueue::default();
+        queue.set_timer(0x1000, once(2 * INCREMENT), 0, 0);
+        queue.set_timer(0x2000, once(4 * INCREMENT), 0, 1);
+        queue.add_alarm(TICK, StrandId(7));
+        queue.add_alarm(5 * TICK, StrandId(8));
+        let ahead = [0, TICK, 2 * TICK, 3 * TICK, 4 * TICK, 5 * TICK].map(|now| queue.deadline_ahead(now));
+        let next = [TICK, 2 * TICK, 4 * TICK, 4 * TICK, 5 * TICK].map(Some);
+        assert_eq!(ahead, [&next[..], &[None]].concat()[..]);
     }
 
     /// Comparisons for each of `count` timers of each of `processors` processors: set, half of them cancelled, the rest expired,
