@@ -118,8 +118,7 @@ impl<'t> Parser<'t> {
         match self.block.take() {
             Some(Block::Thread(..)) => Ok(()),
             Some(Block::Repeated(times, lines, _)) => {
-                let all = (0..times).flat_map(|_| &lines);
-                all.map(|(words, end)| self.line(words, *end)).collect()
+                (0..times).flat_map(|_| &lines).try_for_each(|(words, end)| self.line(words, *end))
             }
             None => fault(at, "this `}` closes nothing; a block begins with `thread NAME {` or `repeat N {`"),
         }
