@@ -167,6 +167,15 @@ fn what_only_a_guessed_card_does_is_no_accusation() {
     }
 }
 
+/// Without the first of two leases the second is no other's.
+#[test]
+fn what_ends_otherwise_behind_the_same_requests_is_shown_behind_all_of_them() {
+    let found = findings(&check("hourglas", "1", &["--until", "request-depends-on-uptime"]));
+    let scripts: Vec<&str> = found.iter().filter_map(|finding| finding["script"].as_str()).collect();
+    let is_whole = |script: &&str| script.contains("async r0 ") && !script.contains("must-be r0");
+    assert!(!scripts.is_empty() && scripts.iter().all(is_whole), "{scripts:?}");
+}
+
 /// An application's wait is over and waits for the end of a long DPC, in which a timer runs out.
 #[test]
 fn what_becomes_due_in_a_dpc_is_seen_though_something_else_waits_for_its_end() {
