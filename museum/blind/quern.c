@@ -50,7 +50,7 @@ typedef struct _QUERN_TALLY {
 
 typedef struct _QUERN {
     REED R;
-    LIST_ENTRY Queue;               /* not yet on the card */
+    LIST_ENTRY Queue;               /* requests that the card has not begun */
     LIST_ENTRY OnCard;              /* the one the card works for; empty if it was cancelled meanwhile */
     BOOLEAN Milling;                /* the card computes */
     KTIMER Timer;

@@ -321,7 +321,8 @@ impl<'a> Report<'a> {
     /// it does not show is not the driver's.
     pub(super) fn confirm(&mut self, workers: u32) {
         let mut found = std::mem::take(&mut self.found);
-        let why = confirm(&mut found, workers, |found| self.replay(found));
+        let why =
+            confirm(&mut found, workers, |found| self.replay(found, &check::folded(&found.shown.script)));
         self.found = found;
         self.no_answers.extend(why);
     }
@@ -380,7 +381,8 @@ impl<'a> Report<'a> {
 
     fn entry<'f>(&'f self, found: &'f Found) -> Entry<'f> {
         let finding: Value = serde_json::from_str(&found.cause.finding).unwrap_or_default();
-        let words = self.replay(found);
+        let script = check::folded(&found.shown.script);
+        let words = self.replay(found, &script);
         Entry {
             key: &found.cause.key,
             rule: &found.cause.rule,
@@ -393,7 +395,7 @@ impl<'a> Report<'a> {
             finding,
             attempts: found.attempts,
             departures: found.departures,
-            script: check::folded(&found.shown.script),
+            script,
             awaited: found.cause.awaited.as_ref(),
             also: Vec::new(),
             more: Vec::new(),
@@ -417,8 +419,8 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The command that makes the first attempt again which has shown it.
-    fn replay(&self, found: &Found) -> Vec<String> {
+    /// The command that makes the first attempt again which has shown it, by this script.
+    fn replay(&self, found: &Found, script: &str) -> Vec<String> {
         let exercise = &self.exercises[found.exercise];
         let command = if found.shown.option.starts_with("--policy") { "run" } else { "explore" };
         let setup = &self.arguments.setup;
@@ -445,8 +447,8 @@ impl<'a> Report<'a> {
         if found.shown.option != "--policy=default" {
             more.push(found.shown.option.clone());
         }
-        if !found.shown.script.is_empty() {
-            more.push(format!("--do={}", check::folded(&found.shown.script)));
+        if !script.is_empty() {
+            more.push(format!("--do={script}"));
         }
         let words = words.iter().filter(|word| !FLAGS.contains(&word.as_str())).cloned();
         let mut words: Vec<String> = words.chain(more).collect();

@@ -29,24 +29,25 @@ struct Waits<'s> {
 /// All of them.
 pub(super) fn behind_lives(survey: &Survey, name: &str) -> Vec<(String, String)> {
     // What a card has lost in sleep, a driver that leaves its power to others does not know of.
-    let lives = LIVES.into_iter().filter(|(_, steps)| survey.knows_power || !steps.contains("power "));
-    let mut all = Vec::new();
-    let takes_power = |steps: &str| steps.contains("power ");
-    for waits in by_requests(survey).chain(by_outside(survey, |event| !event.ends_by_accesses())) {
-        for (what, steps) in lives.clone() {
-            all.extend(of(survey, name, &waits, (what, steps)));
-        }
-    }
+    let lives = LIVES.into_iter().filter(|(_, steps)| survey.knows_power || !takes_power(steps));
+    let ends_in_any = by_requests(survey).chain(by_outside(survey, |event| !event.ends_by_accesses()));
     // With its power a board loses what its registers hold: what they show besides has to be enough.
-    for waits in by_outside(survey, Outside::ends_by_accesses) {
-        let kept = lives.clone().filter(|(_, steps)| !takes_power(steps));
-        all.extend(kept.flat_map(|life| of(survey, name, &waits, life)));
-    }
-    for waits in survey.ended_by_bits.iter().take(PAIRS).map(|(place, event)| by_event(*place, event)) {
-        let powered = lives.clone().filter(|(_, steps)| takes_power(steps));
-        all.extend(powered.flat_map(|life| of(survey, name, &waits, life)));
-    }
-    all
+    let ends_with_power = by_outside(survey, Outside::ends_by_accesses);
+    let bits = survey.ended_by_bits.iter().take(PAIRS);
+    let ends_without = bits.map(|(place, event)| by_event(*place, event));
+    let any = ends_in_any.map(|waits| (waits, [true, true]));
+    let all = any.chain(ends_with_power.map(|waits| (waits, [true, false])));
+    let all = all.chain(ends_without.map(|waits| (waits, [false, true])));
+    all.flat_map(|(waits, is_in)| {
+        let own = lives.clone().filter(move |(_, steps)| is_in[usize::from(takes_power(steps))]);
+        own.flat_map(move |life| of(survey, name, &waits, life))
+    })
+    .collect()
+}
+
+/// Whether the device loses its power by these steps.
+fn takes_power(steps: &str) -> bool {
+    steps.contains("power ")
 }
 
 /// A request that another one has made end by itself is under way while the device is stopped, or asked about, and serves again: what the other one has set going
@@ -55,7 +56,7 @@ pub(super) fn kept_over_lives(survey: &Survey, name: &str) -> Vec<(String, Strin
     if survey.is_hardware {
         return Vec::new();
     }
-    let lives = LIVES.iter().filter(|(_, steps)| !steps.contains("power "));
+    let lives = LIVES.iter().filter(|(_, steps)| !takes_power(steps));
     let kept = survey.ended_before.iter().take(PAIRS);
     kept.flat_map(|(waits, ends)| lives.clone().map(move |life| (waits, ends, life)))
         .map(|(waits, ends, (what, steps))| {
